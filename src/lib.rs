@@ -1,0 +1,1 @@
+//! payrelay: a payment relay.
