@@ -1,3 +1,36 @@
 //! Command line in, exit status out.
 
-fn main() {}
+use std::process::ExitCode;
+
+use payrelay::args::{self, Command};
+use payrelay::commands::{self, Failure, listen, send, status, token};
+use payrelay::node::{self, StartError};
+
+fn main() -> ExitCode {
+    let command = args::parse();
+    start_log();
+    let outcome = match command {
+        Command::Serve(args) => node::serve(args).map_err(|error| match error {
+            StartError::Configuration(line) => Failure::Usage(line),
+            StartError::Failed(line) => Failure::Runtime(line),
+        }),
+        Command::Listen(args) => listen::run(&args),
+        Command::Send(args) => send::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Token(args) => token::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            commands::say(&format!("payrelay: {failure}"));
+            failure.exit_code()
+        }
+    }
+}
+
+/// Logs go to standard error: what `RUST_LOG` asks for, level `info` without it.
+fn start_log() {
+    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    let filter = if wanted.is_empty() { "info" } else { &wanted };
+    env_logger::Builder::new().parse_filters(filter).format_timestamp_millis().init();
+}

@@ -1,0 +1,104 @@
+//! How many connections this process can hold, and what says so.
+//!
+//! A connection is a thread and a descriptor. A Rust thread takes four memory mappings, and past
+//! the kernel's `vm.max_map_count` starting one does not fail: it aborts the process. So the number
+//! is worked out at start, a reserve is kept, and the next connection is refused instead.
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// Descriptors that are not connections: Redis, files, listeners, and some kept back.
+const OTHER_DESCRIPTORS: usize = 64;
+/// Threads that are not connections.
+const OTHER_THREADS: usize = 64;
+const MAPPINGS_PER_THREAD: usize = 4;
+/// Mappings of everything else.
+const OTHER_MAPPINGS: usize = 2048;
+
+/// What can be held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Capacity {
+    /// TCP clients.
+    pub(crate) clients: usize,
+    /// HTTP connections.
+    pub(crate) http: usize,
+    /// What bounds their sum.
+    pub(crate) bound: &'static str,
+}
+
+/// Works it out, with the limits that the operator set. Raises the soft descriptor limit to the
+/// hard one, which needs no privilege.
+pub(crate) fn find(clients: Option<usize>, http: Option<usize>) -> Capacity {
+    share(measure(), clients, http)
+}
+
+fn share((total, bound): (usize, &'static str), clients: Option<usize>, http: Option<usize>) -> Capacity {
+    let total = total - (total / 10).clamp(16, 256).min(total / 2);
+    let http_most = http.unwrap_or((total / 4).min(4096)).min(total.saturating_sub(1)).max(1);
+    let clients_most = clients.unwrap_or(usize::MAX).min(total.saturating_sub(http_most)).max(1);
+    for (flag, asked, held) in [("--max-clients", clients, clients_most), ("--max-http", http, http_most)] {
+        if let Some(asked) = asked.filter(|asked| *asked > held) {
+            log::warn!("{flag} {asked} is more than this process can hold: {held}, bounded by {bound}");
+        }
+    }
+    let bound = if clients == Some(clients_most) { "--max-clients" } else { bound };
+    Capacity { clients: clients_most, http: http_most, bound }
+}
+
+fn measure() -> (usize, &'static str) {
+    let mut descriptors = getrlimit(Resource::Nofile);
+    descriptors.current = descriptors.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, descriptors) {
+        log::warn!("the descriptor limit stays as it is: {error}");
+    }
+    let limit = |resource| getrlimit(resource).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    let mappings = number("/proc/sys/vm/max_map_count").saturating_sub(OTHER_MAPPINGS) / MAPPINGS_PER_THREAD;
+    let bounds = [
+        (limit(Resource::Nofile).saturating_sub(OTHER_DESCRIPTORS), "RLIMIT_NOFILE"),
+        (limit(Resource::Nproc).saturating_sub(OTHER_THREADS), "RLIMIT_NPROC"),
+        (mappings, "vm.max_map_count / 4"),
+        (number("/proc/sys/kernel/threads-max") / 2, "kernel.threads-max / 2"),
+        (number("/proc/sys/kernel/pid_max").saturating_sub(1024), "kernel.pid_max"),
+        (number(&pids_max()).saturating_sub(OTHER_THREADS), "cgroup pids.max"),
+    ];
+    bounds.into_iter().min_by_key(|(most, _)| *most).unwrap_or((64, "nothing known"))
+}
+
+/// The file with the process limit of this process' own cgroup (version 2).
+fn pids_max() -> String {
+    let group = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    format!("/sys/fs/cgroup{}/pids.max", path.trim_end_matches('/'))
+}
+
+/// A file that holds a number; what is not there, or says "max", bounds nothing.
+fn number(path: &str) -> usize {
+    std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reserve_is_kept_and_the_rest_is_shared() {
+        let capacity = share((16_000, "x"), None, None);
+        assert_eq!(capacity, Capacity { clients: 16_000 - 256 - 3936, http: 3936, bound: "x" });
+        assert_eq!(share((160, "x"), None, None), Capacity { clients: 144 - 36, http: 36, bound: "x" });
+    }
+
+    #[test]
+    fn an_operators_limit_holds_as_far_as_the_process_can() {
+        let capacity = share((16_000, "x"), Some(2), Some(10));
+        assert_eq!(capacity, Capacity { clients: 2, http: 10, bound: "--max-clients" });
+        let capacity = share((1000, "x"), Some(5000), None);
+        assert!(capacity.clients + capacity.http <= 900 && capacity.bound == "x");
+    }
+
+    #[test]
+    fn however_little_there_is_something_is_held() {
+        for total in 0..40 {
+            let capacity = share((total, "x"), None, None);
+            assert!(capacity.clients >= 1 && capacity.http >= 1, "{total}");
+        }
+    }
+}

@@ -1,0 +1,538 @@
+//! One client's connection: its socket, and the one function through which every byte goes out.
+//!
+//! All sends happen under this connection's lock and never wait (`MSG_DONTWAIT`); they are the only
+//! I/O under it. What the socket does not take of a frame is owed before anything else is sent,
+//! and the drainer has the connection until then. So frames never interleave and nobody waits for
+//! a client. The thread that reads is in `reader`, what is sent when in `delivery`.
+
+use super::delivery::{Delivery, Next, Offer, Ring, Wanted};
+use crate::bookkeeper::Item;
+use crate::doorbell::Bell;
+use crate::drainer::{Drained, Drainer, Owing};
+use crate::frame::{Welcome, error_line};
+use crate::inbox::{Claim, Claimed, Session, Token};
+use crate::metrics::{Metrics, Way};
+use crate::payment::{ClientId, Entry, Mark, Seq};
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+use rustix::net::{SendFlags, send};
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Why a connection ends; the client reads code and words as its last line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CloseReason {
+    BadJson(String),
+    BadFrame(String),
+    // Not skipped and forgiven: we no longer know where the next line starts.
+    LineTooLong,
+    HelloRequired,
+    HelloTimeout,
+    Unauthorized,
+    InvalidClientId(String),
+    TooManyClients,
+    /// A newer connection said hello with the same client id.
+    Replaced,
+    /// An operator closed it.
+    Disconnected,
+    /// Nothing was received for three heartbeats.
+    IdleTimeout,
+    /// Something was owed, and for 30 s the socket took none of it.
+    TooSlow,
+    /// The store cannot be reached, or lost what this connection saw.
+    Unavailable(String),
+    ShuttingDown,
+    /// The client said bye, or is gone. Nothing is said to it.
+    Left,
+}
+
+impl CloseReason {
+    /// The contract's code; none where nothing is said.
+    pub(crate) fn code(&self) -> Option<&'static str> {
+        Some(match self {
+            CloseReason::BadJson(_) => "bad_json",
+            CloseReason::BadFrame(_) => "bad_frame",
+            CloseReason::LineTooLong => "line_too_long",
+            CloseReason::HelloRequired => "hello_required",
+            CloseReason::HelloTimeout => "hello_timeout",
+            CloseReason::Unauthorized => "unauthorized",
+            CloseReason::InvalidClientId(_) => "invalid_client_id",
+            CloseReason::TooManyClients => "too_many_clients",
+            CloseReason::Replaced => "replaced",
+            CloseReason::Disconnected => "disconnected",
+            CloseReason::IdleTimeout => "idle_timeout",
+            CloseReason::TooSlow => "too_slow",
+            CloseReason::Unavailable(_) => "unavailable",
+            CloseReason::ShuttingDown => "shutting_down",
+            CloseReason::Left => return None,
+        })
+    }
+
+    fn words(&self) -> &str {
+        match self {
+            CloseReason::BadJson(why) | CloseReason::BadFrame(why) => why,
+            CloseReason::InvalidClientId(why) | CloseReason::Unavailable(why) => why,
+            CloseReason::LineTooLong => "a line is at most 65536 bytes",
+            CloseReason::HelloRequired => "the first line must be a hello",
+            CloseReason::HelloTimeout => "no hello within 10 s of connecting",
+            CloseReason::Unauthorized => "the token is not this client's",
+            CloseReason::TooManyClients => "this node holds as many connections as it can",
+            CloseReason::Replaced => "another connection took over this client id",
+            CloseReason::Disconnected => "an operator closed this connection",
+            CloseReason::IdleTimeout => "nothing was received for three heartbeats",
+            CloseReason::TooSlow => "the socket took nothing for 30 s",
+            CloseReason::ShuttingDown => "this node is stopping; connect again",
+            CloseReason::Left => "",
+        }
+    }
+
+    /// The last line, if one is said.
+    pub(crate) fn line(&self) -> Option<String> {
+        Some(error_line(self.code()?, self.words()))
+    }
+}
+
+/// What every connection of a node shares.
+pub(crate) struct Shared {
+    pub(crate) node: String,
+    pub(crate) heartbeat_secs: u64,
+    pub(crate) catch_up: Sender<Option<Arc<Connection>>>,
+    pub(crate) book: Sender<Item>,
+    pub(crate) drainer: Arc<Drainer>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// One client's connection.
+pub(crate) struct Connection {
+    client: ClientId,
+    stream: TcpStream,
+    peer: SocketAddr,
+    since_ms: u64,
+    token: Token,
+    window: usize,
+    auto_ack: bool,
+    shared: Arc<Shared>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    delivery: Delivery,
+    session: Option<Session>,
+    /// What is owed of a frame.
+    rest: Vec<u8>,
+    /// The drainer has it.
+    parked: bool,
+    closed: Option<CloseReason>,
+    /// Goodbye was said: nothing goes out any more.
+    leaving: bool,
+    /// Everything up to here is stored as acknowledged.
+    acked: Seq,
+    /// The newest acknowledgement that is not stored yet.
+    to_book: Option<Mark>,
+    /// The bookkeeper's queue holds a note of it.
+    booked: bool,
+}
+
+/// How much of something the socket took.
+enum Took {
+    All,
+    Part,
+    Nothing,
+    Gone,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        client: ClientId,
+        (stream, peer): (TcpStream, SocketAddr),
+        window: usize,
+        auto_ack: bool,
+        shared: Arc<Shared>,
+    ) -> Connection {
+        let inner = Inner {
+            delivery: Delivery::new(window),
+            session: None,
+            rest: Vec::new(),
+            parked: false,
+            closed: None,
+            leaving: false,
+            acked: Seq(0),
+            to_book: None,
+            booked: false,
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_ms = u64::try_from(now.as_millis()).unwrap_or(0);
+        let (token, inner) = (Token::random(), Mutex::new(inner));
+        Connection { client, stream, peer, since_ms, token, window, auto_ack, shared, inner }
+    }
+
+    pub(crate) fn client(&self) -> &ClientId {
+        &self.client
+    }
+
+    /// Unix ms, this node's clock.
+    pub(crate) fn since_ms(&self) -> u64 {
+        self.since_ms
+    }
+
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Its claim is stored, and it has not ended.
+    pub(crate) fn is_online(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.session.is_some() && inner.closed.is_none()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner.lock().closed.is_some()
+    }
+
+    /// What the bookkeeper is to claim.
+    pub(crate) fn claim(&self, deadline: Instant) -> Claim {
+        Claim { client: self.client.clone(), token: self.token, address: self.peer.to_string(), deadline }
+    }
+
+    /// What the bookkeeper is to release. The token alone proves it: the claim may have been
+    /// stored without our hearing of it.
+    pub(crate) fn release(&self) -> Session {
+        let session = self.inner.lock().session.clone();
+        session.unwrap_or(Session { number: 0, token: self.token, epoch: 0 })
+    }
+
+    /// The claim is stored: says welcome and begins to deliver.
+    pub(crate) fn claimed(self: &Arc<Self>, claimed: &Claimed) {
+        let mut inner = self.inner.lock();
+        if inner.closed.is_some() {
+            return;
+        }
+        inner.session = Some(claimed.session.clone());
+        inner.acked = claimed.acked.seq;
+        let Ok(next) = inner.delivery.claimed(claimed.session.number, claimed.acked, claimed.last) else {
+            return self.close_locked(&mut inner, CloseReason::Replaced);
+        };
+        let welcome = Welcome {
+            client: &self.client,
+            node: &self.shared.node,
+            epoch: claimed.session.epoch,
+            acked: claimed.acked.seq,
+            pending: claimed.pending,
+            heartbeat_secs: self.shared.heartbeat_secs,
+            window: self.window,
+        };
+        log::debug!(
+            "{}: connected from {}; acked {}, pending {}",
+            self.client,
+            self.peer,
+            claimed.acked.seq,
+            claimed.pending
+        );
+        self.write_all(&mut inner, welcome.line().as_bytes());
+        self.go(next);
+    }
+
+    fn go(self: &Arc<Self>, next: Next) {
+        if next == Next::CatchUp {
+            // A client is in this queue at most once, and the queue has a place for each.
+            let _ = self.shared.catch_up.try_send(Some(Arc::clone(self)));
+        }
+    }
+
+    /// A doorbell rang. Whether a bell was kept ahead of its turn: see [`Connection::gap`].
+    pub(crate) fn ring(self: &Arc<Self>, bell: Bell) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.closed.is_some() {
+            return false;
+        }
+        let mut bell = Some(bell);
+        while let Some(rung) = bell.take() {
+            match inner.delivery.ring(rung) {
+                Ring::Send(entry) => {
+                    self.send_payment(&mut inner, &entry, Way::Live);
+                    bell = inner.delivery.next_kept();
+                }
+                Ring::Kept => return true,
+                Ring::CatchUp => self.go(Next::CatchUp),
+                Ring::Nothing => {}
+            }
+        }
+        false
+    }
+
+    /// A moment after a bell was kept: if the gap before it stands, catch-up fills it.
+    pub(crate) fn gap(self: &Arc<Self>) {
+        let mut inner = self.inner.lock();
+        if inner.closed.is_none() && inner.delivery.gap_stands() {
+            self.go(Next::CatchUp);
+        }
+    }
+
+    /// Has this client compared with the store, for something may have been missed.
+    pub(crate) fn wish_check(self: &Arc<Self>) {
+        let mut inner = self.inner.lock();
+        if inner.closed.is_none() && inner.session.is_some() && inner.delivery.wish_check() {
+            self.go(Next::CatchUp);
+        }
+    }
+
+    /// What catch-up is to read for it, and as which session. `None`: it is no longer catch-up's.
+    pub(crate) fn wanted(&self) -> Option<(Session, Wanted)> {
+        let mut inner = self.inner.lock();
+        if inner.closed.is_some() {
+            return None;
+        }
+        let session = inner.session.clone()?;
+        Some((session, inner.delivery.wanted()?))
+    }
+
+    /// Sends what was read, as far as window and socket go.
+    pub(crate) fn catch_up(self: &Arc<Self>, entries: &[Entry], last: Mark) {
+        let mut inner = self.inner.lock();
+        for entry in entries {
+            if inner.closed.is_some() {
+                return;
+            }
+            match inner.delivery.offer(entry) {
+                Offer::Skip => {}
+                Offer::WindowFull => {
+                    inner.delivery.window_full();
+                    break;
+                }
+                Offer::Send => {
+                    if !self.send_payment(&mut inner, entry, Way::CatchUp) {
+                        break;
+                    }
+                }
+            }
+        }
+        let next = inner.delivery.finish_slice(last);
+        self.go(next);
+    }
+
+    /// Catch-up could not read for it: it is to try again.
+    pub(crate) fn catch_up_again(self: &Arc<Self>) {
+        let next = self.inner.lock().delivery.read_again();
+        self.go(next);
+    }
+
+    /// For the operator: the store lost writes that this connection had seen.
+    pub(crate) fn note_roll_back(&self) {
+        self.shared.metrics.rolled_back();
+    }
+
+    /// Whether the socket took all of it; where not, the drainer has the client.
+    fn send_payment(self: &Arc<Self>, inner: &mut Inner, entry: &Entry, way: Way) -> bool {
+        let mut frame = Vec::with_capacity(entry.frame_bytes());
+        entry.write_frame(&mut frame);
+        frame.push(b'\n');
+        let bytes = entry.frame_bytes();
+        match self.write(inner, &frame) {
+            Took::All => {
+                inner.delivery.took(entry.mark, bytes);
+                self.shared.metrics.delivered(way);
+                self.auto_ack(inner, Some(entry.mark));
+                return true;
+            }
+            Took::Part => {
+                inner.delivery.blocked(Some((entry.mark, bytes)));
+                self.shared.metrics.delivered(way);
+                self.park(inner);
+            }
+            Took::Nothing => {
+                inner.delivery.blocked(None);
+                self.park(inner);
+            }
+            Took::Gone => self.close_locked(inner, CloseReason::Left),
+        }
+        false
+    }
+
+    fn auto_ack(self: &Arc<Self>, inner: &mut Inner, mark: Option<Mark>) {
+        if let Some(mark) = mark.filter(|_| self.auto_ack) {
+            self.ack_locked(inner, mark.seq);
+        }
+    }
+
+    fn park(self: &Arc<Self>, inner: &mut Inner) {
+        if !std::mem::replace(&mut inner.parked, true) {
+            self.shared.drainer.park(Arc::clone(self) as Arc<dyn Owing>);
+        }
+    }
+
+    /// A line that is no payment. Left out while something is owed: it is a ping or a pong, and
+    /// bytes that go out say as much.
+    pub(crate) fn say(self: &Arc<Self>, line: &[u8]) {
+        let mut inner = self.inner.lock();
+        if inner.closed.is_none() && !inner.leaving && inner.rest.is_empty() {
+            self.write_all(&mut inner, line);
+        }
+    }
+
+    fn write_all(self: &Arc<Self>, inner: &mut Inner, line: &[u8]) {
+        match self.write(inner, line) {
+            Took::All => {}
+            Took::Part => self.park(inner),
+            Took::Nothing => {
+                inner.rest = line.to_vec();
+                self.park(inner);
+            }
+            Took::Gone => self.close_locked(inner, CloseReason::Left),
+        }
+    }
+
+    /// The one function through which bytes go out. What is owed of a frame that was begun is kept.
+    fn write(&self, inner: &mut Inner, frame: &[u8]) -> Took {
+        if !inner.rest.is_empty() {
+            return Took::Nothing;
+        }
+        match send_now(&self.stream, frame) {
+            Ok(n) if n == frame.len() => Took::All,
+            Ok(0) => Took::Nothing,
+            Ok(n) => {
+                inner.rest = frame[n..].to_vec();
+                Took::Part
+            }
+            Err(_) => Took::Gone,
+        }
+    }
+
+    /// The client acknowledged everything up to `seq`.
+    pub(crate) fn ack(self: &Arc<Self>, seq: Seq) {
+        let mut inner = self.inner.lock();
+        if inner.closed.is_none() {
+            self.ack_locked(&mut inner, seq);
+        }
+    }
+
+    fn ack_locked(self: &Arc<Self>, inner: &mut Inner, seq: Seq) {
+        let Some(acked) = inner.delivery.ack(seq) else { return };
+        inner.to_book = Some(acked.mark);
+        if !std::mem::replace(&mut inner.booked, true) {
+            // One note a client: the queue has a place for it.
+            let _ = self.shared.book.try_send(Item::Ack(Arc::clone(self)));
+        }
+        if acked.resume {
+            self.go(Next::CatchUp);
+        }
+    }
+
+    /// What is to be stored: the newest acknowledgement, and of which session.
+    pub(crate) fn take_ack(&self) -> Option<(Session, Mark)> {
+        let mut inner = self.inner.lock();
+        inner.booked = false;
+        let mark = inner.to_book.take()?;
+        Some((inner.session.clone()?, mark))
+    }
+
+    /// An acknowledgement could not be stored: it is kept, unless a newer one says as much.
+    pub(crate) fn keep_ack(&self, mark: Mark) {
+        let mut inner = self.inner.lock();
+        inner.to_book.get_or_insert(mark);
+        inner.booked = true;
+    }
+
+    /// Acknowledgements up to a seq are stored. Returns how many payments that newly are.
+    pub(crate) fn acked(&self, seq: Seq) -> u64 {
+        let mut inner = self.inner.lock();
+        let new = seq.since(inner.acked);
+        inner.acked = inner.acked.max(seq);
+        new
+    }
+
+    /// A newer session of this client was made on another node.
+    pub(crate) fn taken_over(self: &Arc<Self>, by: u64) {
+        let mut inner = self.inner.lock();
+        if inner.closed.is_none() && inner.delivery.taken_over(by) {
+            self.close_locked(&mut inner, CloseReason::Replaced);
+        }
+    }
+
+    /// The node stops: says so and sends nothing more. Acknowledgements are still taken, for
+    /// what is stored now does not come again.
+    pub(crate) fn say_goodbye(&self) {
+        let mut inner = self.inner.lock();
+        if inner.closed.is_some() || inner.leaving {
+            return;
+        }
+        inner.leaving = true;
+        if let Some(line) = CloseReason::ShuttingDown.line().filter(|_| inner.rest.is_empty()) {
+            let _ = send_now(&self.stream, line.as_bytes());
+        }
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Ends the connection: says why, as far as the socket takes it now, and wakes its reader.
+    /// Only the first call counts.
+    pub(crate) fn close(&self, reason: CloseReason) {
+        self.close_locked(&mut self.inner.lock(), reason);
+    }
+
+    fn close_locked(&self, inner: &mut Inner, reason: CloseReason) {
+        if inner.closed.is_some() {
+            return;
+        }
+        // Behind a half frame nothing can be said.
+        if let Some(line) = reason.line().filter(|_| inner.rest.is_empty() && !inner.leaving) {
+            let _ = send_now(&self.stream, line.as_bytes());
+        }
+        let (sent, unacked) = inner.delivery.sent();
+        let code = reason.code().unwrap_or("left");
+        log::debug!("{}: {code}, closing; sent up to {sent}, {unacked} of it not acknowledged", self.client);
+        self.shared.metrics.closed(code);
+        inner.closed = Some(reason);
+        inner.rest = Vec::new();
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// The drainer's view: a socket that was full.
+impl Owing for Connection {
+    fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    fn drain(self: Arc<Self>) -> Drained {
+        let mut inner = self.inner.lock();
+        if inner.closed.is_some() {
+            return Drained::Gone;
+        }
+        let taken = match send_now(&self.stream, &inner.rest) {
+            Ok(n) => n,
+            Err(_) => {
+                self.close_locked(&mut inner, CloseReason::Left);
+                return Drained::Gone;
+            }
+        };
+        inner.rest.drain(..taken);
+        if !inner.rest.is_empty() {
+            return if taken > 0 { Drained::Some } else { Drained::Nothing };
+        }
+        inner.rest = Vec::new();
+        inner.parked = false;
+        let (mark, next) = inner.delivery.drained();
+        self.auto_ack(&mut inner, mark);
+        self.go(next);
+        Drained::All
+    }
+
+    fn give_up(&self) {
+        self.close(CloseReason::TooSlow);
+    }
+}
+
+/// Sends what the socket takes now.
+fn send_now(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<usize> {
+    let all = bytes.len();
+    while !bytes.is_empty() {
+        match send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(rustix::io::Errno::AGAIN) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(all - bytes.len())
+}

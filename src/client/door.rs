@@ -1,0 +1,140 @@
+//! Thread body of `tcp-accept`: gives each client's connection a thread, or refuses it.
+
+use super::connection::CloseReason;
+use super::reader::{self, Reception};
+use crate::thread;
+use parking_lot::Mutex;
+use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
+use socket2::{SockRef, TcpKeepalive};
+use std::io::{self, ErrorKind};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// What the kernel may hold for a client that does not read; its default would be megabytes.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Longer than a full socket is waited for (`drainer`), so that `too_slow` is said first.
+const USER_TIMEOUT: Duration = Duration::from_secs(40);
+/// After an accept that failed, at first and at most.
+const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where clients come in: one for all listeners of a node.
+pub(crate) struct Door {
+    reception: Arc<Reception>,
+    /// The most connections at once.
+    most: usize,
+    inside: AtomicUsize,
+    stopping: AtomicBool,
+    /// The last thread could not be had; said once, not for each connection of a flood.
+    threads_fail: AtomicBool,
+}
+
+impl Door {
+    pub(crate) fn new(reception: Arc<Reception>, most: usize) -> Arc<Door> {
+        let (stopping, threads_fail) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Door { reception, most, inside: AtomicUsize::new(0), stopping, threads_fail })
+    }
+
+    /// The thread body: takes connections until [`Door::stop`]. No error ends it.
+    pub(crate) fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        let mut pause = PAUSE;
+        let mut number = 0u64;
+        loop {
+            let accepted = listener.accept();
+            if self.stopping.load(Ordering::Acquire) {
+                return;
+            }
+            match accepted {
+                Ok((stream, peer)) => {
+                    pause = PAUSE;
+                    number += 1;
+                    self.let_in(number, stream, peer);
+                }
+                Err(e) if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                Err(error) => {
+                    if pause == PAUSE {
+                        log::warn!("tcp: accept: {error}; trying again");
+                    }
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Ends [`Door::accept`] of a listener.
+    pub(crate) fn stop(&self, listener: &TcpListener) {
+        self.stopping.store(true, Ordering::Release);
+        let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+    }
+
+    fn let_in(self: &Arc<Self>, number: u64, stream: TcpStream, peer: SocketAddr) {
+        // One that cannot be set up is gone.
+        if set_up(&stream).is_err() {
+            return;
+        }
+        let place = Place::take(self);
+        if self.inside.load(Ordering::Relaxed) > self.most {
+            return self.turn_away(&stream);
+        }
+        // A second descriptor would be dear; the stream is handed over, and had back if no thread is.
+        let stream = Arc::new(Mutex::new(Some(stream)));
+        let theirs = Arc::clone(&stream);
+        let started = thread::connection(format!("read-{number}"), move || {
+            let place = place;
+            if let Some(stream) = theirs.lock().take() {
+                reader::run(&place.0.reception, stream, peer);
+            }
+        });
+        match started {
+            Ok(()) => self.threads_fail.store(false, Ordering::Relaxed),
+            Err(error) => {
+                if !self.threads_fail.swap(true, Ordering::Relaxed) {
+                    log::warn!("tcp: no thread for {peer}: {error}; refusing until there is one");
+                }
+                if let Some(stream) = stream.lock().take() {
+                    self.turn_away(&stream);
+                }
+            }
+        }
+    }
+
+    /// Says `too_many_clients`, as far as the socket takes it at once.
+    fn turn_away(&self, stream: &TcpStream) {
+        self.reception.shared.metrics.closed("too_many_clients");
+        let line = CloseReason::TooManyClients.line().unwrap_or_default();
+        let _ = send(stream, line.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        let _ = stream.shutdown(Shutdown::Write);
+        // Closing with a hello unread would reset the connection, and with it might go the line.
+        let _ = recv(stream, &mut [0; 4096], RecvFlags::DONTWAIT);
+    }
+}
+
+/// One connection's place; given back when its thread ends, however it does.
+struct Place(Arc<Door>);
+
+impl Place {
+    fn take(door: &Arc<Door>) -> Place {
+        door.inside.fetch_add(1, Ordering::Relaxed);
+        Place(Arc::clone(door))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.inside.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn set_up(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
+    socket.set_tcp_keepalive(&keepalive.with_retries(3))?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    let millis = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(stream, millis)?;
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! The clients that are connected here: the map, and what belongs to one connection.
+
+pub(crate) mod catch_up;
+pub(crate) mod connection;
+pub(crate) mod delivery;
+pub(crate) mod door;
+pub(crate) mod reader;
+
+use crate::payment::ClientId;
+use connection::{CloseReason, Connection};
+use parking_lot::{Condvar, Mutex, RwLock};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The least time between two connections of one client that enter the map.
+const LEAST_HOLD: Duration = Duration::from_millis(100);
+/// From so many remembered turns on, those that have passed are forgotten.
+const MANY_TURNS: usize = 1024;
+
+/// Who is connected to this node. A connection is here from before its claim until it ends.
+#[derive(Default)]
+pub(crate) struct Clients {
+    map: RwLock<HashMap<ClientId, Arc<Connection>>>,
+    /// Told of everyone that leaves, for who waits until nobody is left.
+    left: (Mutex<()>, Condvar),
+    /// When a client's next hello may enter.
+    turns: Mutex<HashMap<ClientId, Instant>>,
+}
+
+impl Clients {
+    /// The connection of a client; never a guard.
+    pub(crate) fn get(&self, client: &ClientId) -> Option<Arc<Connection>> {
+        self.map.read().get(client).cloned()
+    }
+
+    /// Puts a connection in. The one that was there is over.
+    pub(crate) fn enter(&self, connection: &Arc<Connection>) {
+        let before = self.map.write().insert(connection.client().clone(), Arc::clone(connection));
+        if let Some(before) = before {
+            before.close(CloseReason::Replaced);
+        }
+    }
+
+    /// Takes a connection out, unless a newer one stands in its place.
+    pub(crate) fn leave(&self, connection: &Arc<Connection>) {
+        let mut map = self.map.write();
+        if map.get(connection.client()).is_some_and(|there| Arc::ptr_eq(there, connection)) {
+            map.remove(connection.client());
+        }
+        drop(map);
+        let _guard = self.left.0.lock();
+        self.left.1.notify_all();
+    }
+
+    /// Waits until nobody is connected, or the deadline comes.
+    pub(crate) fn wait_until_empty(&self, deadline: Instant) {
+        let mut guard = self.left.0.lock();
+        while !self.map.read().is_empty() {
+            if self.left.1.wait_until(&mut guard, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// How long a hello has to wait for its turn: two programs that fight for one client id must
+    /// not keep the node busy with it. A turn is taken by asking.
+    pub(crate) fn turn(&self, client: &ClientId) -> Duration {
+        let now = Instant::now();
+        let mut turns = self.turns.lock();
+        if turns.len() >= MANY_TURNS {
+            turns.retain(|_, next| *next > now);
+        }
+        let turn = turns.get(client).map_or(now, |next| (*next).max(now));
+        turns.insert(client.clone(), turn + LEAST_HOLD);
+        turn - now
+    }
+
+    /// Everybody, in no order.
+    pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
+        self.map.read().values().cloned().collect()
+    }
+
+    /// Has everybody compared with the store: bells may have been missed.
+    pub(crate) fn check_all(&self) {
+        self.all().iter().for_each(|connection| connection.wish_check());
+    }
+
+    /// Those whose claim is stored, by client id, after the given one; at most so many.
+    pub(crate) fn online(&self, after: Option<&ClientId>, most: usize) -> Vec<Arc<Connection>> {
+        let mut online = self.all();
+        online.retain(|c| c.is_online() && after.is_none_or(|after| c.client() > after));
+        online.sort_unstable_by(|a, b| a.client().cmp(b.client()));
+        online.truncate(most);
+        online
+    }
+}

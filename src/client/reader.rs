@@ -1,0 +1,223 @@
+//! Thread body of `read-N`, one for each client: hello to bye.
+//!
+//! Reads lines, hands acknowledgements on, answers pings, and judges idleness: after an empty
+//! read, never by a timer, so that a node that was stopped for a while reads what came meanwhile
+//! before it calls anybody silent.
+
+use super::Clients;
+use super::connection::{CloseReason, Connection, Shared};
+use crate::auth::ClientSecrets;
+use crate::bookkeeper::{CLAIM_LIMIT, Item};
+use crate::frame::{ClientFrame, Hello, InvalidFrame, MAX_LINE_BYTES, PING, PONG};
+use crate::payment::ClientId;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// From connecting to the end of the first line.
+pub(crate) const HELLO_LIMIT: Duration = Duration::from_secs(10);
+/// How long a refused client's bytes are still read, so that it can read why.
+const LINGER: Duration = Duration::from_secs(1);
+/// What is read at once.
+const READ_BYTES: usize = 4096;
+
+/// What every reader uses.
+pub(crate) struct Reception {
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) shared: Arc<Shared>,
+    /// None: every client is let in.
+    pub(crate) secrets: Option<ClientSecrets>,
+    pub(crate) window: usize,
+    pub(crate) heartbeat: Duration,
+}
+
+/// The thread body: until the connection ends.
+pub(crate) fn run(reception: &Reception, stream: TcpStream, peer: SocketAddr) {
+    let mut lines = Lines::default();
+    let hello = match read_hello(reception, &stream, &mut lines) {
+        Ok(hello) => hello,
+        Err(reason) => return refuse(reception, &stream, &reason),
+    };
+    let (client, window, auto_ack) = hello;
+    // Its own thread waits here, and nobody else.
+    std::thread::sleep(reception.clients.turn(&client));
+    let connection = Arc::new(Connection::new(client, (stream, peer), window, auto_ack, Arc::clone(&reception.shared)));
+    reception.clients.enter(&connection);
+    if reception.shared.book.send(Item::Claim(Arc::clone(&connection), Instant::now() + CLAIM_LIMIT)).is_ok() {
+        let reason = converse(reception, &connection, &mut lines);
+        connection.close(reason);
+        linger(connection.stream());
+        let _ = reception.shared.book.send(Item::Release(Arc::clone(&connection)));
+    }
+    reception.clients.leave(&connection);
+}
+
+/// The first line, within its deadline however slowly it comes.
+fn read_hello(
+    reception: &Reception,
+    stream: &TcpStream,
+    lines: &mut Lines,
+) -> Result<(ClientId, usize, bool), CloseReason> {
+    let deadline = Instant::now() + HELLO_LIMIT;
+    loop {
+        if let Some(line) = lines.next()? {
+            return match ClientFrame::parse(line).map_err(reason_of)? {
+                ClientFrame::Hello(hello) => admit(reception, &hello),
+                _ => Err(CloseReason::HelloRequired),
+            };
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
+            return Err(CloseReason::HelloTimeout);
+        }
+        match lines.fill(stream) {
+            Filled::Some => {}
+            Filled::Nothing => return Err(CloseReason::HelloTimeout),
+            Filled::End => return Err(CloseReason::Left),
+        }
+    }
+}
+
+fn admit(reception: &Reception, hello: &Hello) -> Result<(ClientId, usize, bool), CloseReason> {
+    let Some(id) = &hello.client else {
+        return Err(CloseReason::BadFrame("a hello needs a client".into()));
+    };
+    let client = ClientId::parse(id).map_err(|e| CloseReason::InvalidClientId(e.to_string()))?;
+    if let Some(secrets) = &reception.secrets
+        && !hello.token.as_deref().is_some_and(|token| secrets.verify(client.as_str(), token))
+    {
+        return Err(CloseReason::Unauthorized);
+    }
+    let asked = hello.window.map_or(reception.window, |window| usize::try_from(window).unwrap_or(usize::MAX));
+    Ok((client, asked.min(reception.window), hello.auto_ack))
+}
+
+/// Everything after the hello. Returns why it ended, as far as this side knows.
+fn converse(reception: &Reception, connection: &Arc<Connection>, lines: &mut Lines) -> CloseReason {
+    if connection.stream().set_read_timeout(Some(reception.heartbeat)).is_err() {
+        return CloseReason::Left;
+    }
+    let mut silent = 0;
+    loop {
+        loop {
+            let frame = match lines.next() {
+                Ok(Some(line)) => ClientFrame::parse(line).map_err(reason_of),
+                Ok(None) => break,
+                Err(reason) => Err(reason),
+            };
+            match frame {
+                Ok(ClientFrame::Ack(seq)) => connection.ack(seq),
+                Ok(ClientFrame::Ping) => connection.say(PONG),
+                Ok(ClientFrame::Pong) => {}
+                Ok(ClientFrame::Bye) => return CloseReason::Left,
+                Ok(ClientFrame::Hello(_)) => return CloseReason::BadFrame("hello was said already".into()),
+                Err(reason) => return reason,
+            }
+        }
+        match lines.fill(connection.stream()) {
+            Filled::Some => silent = 0,
+            Filled::End => return CloseReason::Left,
+            Filled::Nothing if silent >= 2 => return CloseReason::IdleTimeout,
+            Filled::Nothing => {
+                silent += 1;
+                connection.say(PING);
+            }
+        }
+    }
+}
+
+fn reason_of(invalid: InvalidFrame) -> CloseReason {
+    match invalid {
+        InvalidFrame::Json(why) => CloseReason::BadJson(why),
+        InvalidFrame::Frame(why) => CloseReason::BadFrame(why),
+    }
+}
+
+/// Ends a connection that never became a client's. Its own thread may wait for its socket.
+fn refuse(reception: &Reception, mut stream: &TcpStream, reason: &CloseReason) {
+    reception.shared.metrics.closed(reason.code().unwrap_or("left"));
+    if let Some(line) = reason.line() {
+        let _ = stream.set_write_timeout(Some(LINGER));
+        let _ = stream.write_all(line.as_bytes());
+    }
+    let _ = stream.shutdown(Shutdown::Write);
+    linger(stream);
+}
+
+/// Reads on for a moment: bytes that nobody read would have the kernel reset the connection, and
+/// the client lose our last line.
+fn linger(mut stream: &TcpStream) {
+    let deadline = Instant::now() + LINGER;
+    let mut scratch = [0; READ_BYTES];
+    let mut left = 4 * MAX_LINE_BYTES;
+    while left > 0 {
+        let time = deadline.saturating_duration_since(Instant::now());
+        if time.is_zero() || stream.set_read_timeout(Some(time)).is_err() {
+            return;
+        }
+        match stream.read(&mut scratch) {
+            Ok(n) if n > 0 => left = left.saturating_sub(n),
+            _ => return,
+        }
+    }
+}
+
+enum Filled {
+    Some,
+    /// The time limit passed.
+    Nothing,
+    /// The client is gone, or the connection was closed from this side.
+    End,
+}
+
+/// Cuts a stream into lines of at most [`MAX_LINE_BYTES`].
+#[derive(Default)]
+struct Lines {
+    buffer: Vec<u8>,
+    /// Up to here the lines were taken.
+    taken: usize,
+    /// Up to here no line end was found.
+    searched: usize,
+}
+
+impl Lines {
+    /// The next whole line without its end; none if it has not come yet.
+    fn next(&mut self) -> Result<Option<&[u8]>, CloseReason> {
+        let from = self.searched.max(self.taken);
+        let Some(end) = self.buffer[from..].iter().position(|&b| b == b'\n') else {
+            self.searched = self.buffer.len();
+            let too_long = self.buffer.len() - self.taken > MAX_LINE_BYTES + 1;
+            return if too_long { Err(CloseReason::LineTooLong) } else { Ok(None) };
+        };
+        let line = &self.buffer[self.taken..from + end];
+        self.taken = from + end + 1;
+        self.searched = self.taken;
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.len() > MAX_LINE_BYTES { Err(CloseReason::LineTooLong) } else { Ok(Some(line)) }
+    }
+
+    /// Reads once. The buffer holds no more than one line and what came with its end.
+    fn fill(&mut self, mut stream: &TcpStream) -> Filled {
+        self.buffer.drain(..self.taken);
+        self.searched -= self.taken;
+        self.taken = 0;
+        // An idle client keeps no buffer.
+        if self.buffer.is_empty() {
+            self.buffer = Vec::new();
+        }
+        let mut chunk = [0; READ_BYTES];
+        loop {
+            match stream.read(&mut chunk) {
+                Ok(0) => return Filled::End,
+                Ok(n) => {
+                    self.buffer.extend_from_slice(&chunk[..n]);
+                    return Filled::Some;
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Filled::Nothing,
+                Err(_) => return Filled::End,
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What nodes say to each other, as values: doorbells, takeovers, receipts, orders, questions.
+//!
+//! A doorbell is a hint, never the truth: whoever hears one compares it with what it knows, and
+//! reads the inbox where they differ. The Lua scripts write the same texts (`accept.lua`,
+//! `claim.lua`, `acknowledge.lua`).
+
+use crate::payment::{ClientId, Entry, Mark, Parcel, Seq};
+use serde::{Deserialize, Serialize};
+
+/// The topics of the bus.
+pub(crate) mod topic {
+    /// A new payment for a client that the node holds: [`super::Bell`].
+    pub(crate) const DOORBELL: &str = "doorbell";
+    /// A newer connection of a client was made elsewhere: [`super::Takeover`].
+    pub(crate) const TAKEOVER: &str = "takeover";
+    /// One payment is acknowledged: a topic of its own, for whoever waits for just that one.
+    #[must_use]
+    pub(crate) fn receipt(client: &super::ClientId, seq: super::Seq) -> String {
+        format!("receipt/{client}/{seq}")
+    }
+    /// Close this client's connection: its id.
+    pub(crate) const DISCONNECT: &str = "disconnect";
+    /// Who is online with you? [`super::Question`].
+    pub(crate) const QUESTION: &str = "question";
+}
+
+/// A payment on its way to the client that this node holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bell {
+    /// For whom.
+    pub(crate) client: ClientId,
+    /// When the payment before it was accepted: only after exactly that one it may be sent.
+    pub(crate) previous_at: u64,
+    /// The payment.
+    pub(crate) entry: Entry,
+}
+
+impl Bell {
+    /// Reads `client previous_at entry`; `None` if it is none.
+    #[must_use]
+    pub(crate) fn parse(text: &[u8]) -> Option<Bell> {
+        let mut words = text.splitn(3, |&b| b == b' ');
+        let client = ClientId::parse(word(words.next()?)?).ok()?;
+        let previous_at = number(words.next()?)?;
+        let entry = parse_entry(words.next()?)?.entry;
+        Some(Bell { client, previous_at, entry })
+    }
+
+    /// The place of the payment before.
+    #[must_use]
+    pub(crate) fn previous(&self) -> Mark {
+        Mark { seq: Seq(self.entry.mark.seq.0.saturating_sub(1)), accepted_at: self.previous_at }
+    }
+}
+
+/// A stored entry with what only the store uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredEntry {
+    /// The payment.
+    pub(crate) entry: Entry,
+    /// After this Unix time (ms) it is not delivered; 0: never.
+    pub(crate) expires_at: u64,
+    /// The bytes of all parcels that ever entered this inbox, up to this one: the difference of
+    /// two of them is the size of what lies between.
+    pub(crate) bytes: u64,
+}
+
+/// Reads `seq accepted_at expires_at bytes parcel`, as it lies in an inbox; `None` if it is none.
+#[must_use]
+pub(crate) fn parse_entry(text: &[u8]) -> Option<StoredEntry> {
+    let mut words = text.splitn(5, |&b| b == b' ');
+    let mut next_number = || number(words.next()?);
+    let mark = Mark { seq: Seq(next_number()?), accepted_at: next_number()? };
+    let (expires_at, bytes) = (next_number()?, next_number()?);
+    let parcel = Parcel::parse(words.next()?)?;
+    Some(StoredEntry { entry: Entry { mark, parcel }, expires_at, bytes })
+}
+
+impl StoredEntry {
+    /// The text that [`parse_entry`] reads.
+    #[must_use]
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let Mark { seq, accepted_at } = self.entry.mark;
+        let mut text = format!("{seq} {accepted_at} {} {} ", self.expires_at, self.bytes).into_bytes();
+        text.extend_from_slice(self.entry.parcel.as_bytes());
+        text
+    }
+}
+
+/// A newer session of a client than the one that this node may hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Takeover {
+    /// Of whom.
+    pub(crate) client: ClientId,
+    /// Its number; every lower one is over.
+    pub(crate) session: u64,
+}
+
+impl Takeover {
+    /// Reads `client session`; `None` if it is none.
+    #[must_use]
+    pub(crate) fn parse(text: &[u8]) -> Option<Takeover> {
+        let (client, session) = client_and_number(text)?;
+        Some(Takeover { client, session })
+    }
+}
+
+/// Who is online with you?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Question {
+    /// The node that asks.
+    pub(crate) answer_to: String,
+    /// Under what it listens for [`Online`].
+    pub(crate) topic: String,
+    /// Only clients after this id.
+    pub(crate) after: Option<String>,
+}
+
+/// The answer to a [`Question`]: the first of them, by client id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Online {
+    /// Whose answer.
+    pub(crate) node: String,
+    /// Client ids.
+    pub(crate) clients: Vec<String>,
+}
+
+fn client_and_number(text: &[u8]) -> Option<(ClientId, u64)> {
+    let mut words = text.splitn(2, |&b| b == b' ');
+    let client = ClientId::parse(word(words.next()?)?).ok()?;
+    Some((client, number(words.next()?)?))
+}
+
+fn word(text: &[u8]) -> Option<&str> {
+    std::str::from_utf8(text).ok()
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    word(text)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bell_is_read_as_the_script_writes_it() {
+        let text = b"till-7 1732330000000 42 1732330000123 0 900 20 \"channel\":\"payments\"\"msg\":\"a b\"";
+        let bell = Bell::parse(text).expect("a bell");
+        assert_eq!((bell.client.as_str(), bell.previous_at), ("till-7", 1_732_330_000_000));
+        assert_eq!(bell.previous().seq, Seq(41));
+        let mut frame = Vec::new();
+        bell.entry.write_frame(&mut frame);
+        let expected = br#"{"type":"payment","seq":42,"channel":"payments","accepted_at":1732330000123,"msg":"a b"}"#;
+        assert_eq!(frame, expected);
+    }
+
+    #[test]
+    fn what_is_no_bell_is_none() {
+        for text in
+            [&b""[..], b"till-7", b"till-7 1", b"till-7 1 2 3", b"till-7 1 2 3 0 4 99 short", b"{} 1 2 3 0 4 0 x"]
+        {
+            assert_eq!(Bell::parse(text), None);
+        }
+        assert_eq!(Takeover::parse(b"till-7 x"), None);
+        assert_eq!(Takeover::parse(&[0xff, b' ', b'1']), None);
+    }
+
+    #[test]
+    fn a_stored_entry_survives_its_text() {
+        let text = b"7 1732330000123 0 25 20 \"channel\":\"payments\"\"msg\":1";
+        assert_eq!(parse_entry(text).expect("an entry").to_bytes(), text);
+    }
+}

@@ -1,0 +1,172 @@
+//! What goes over a client's connection, as values: its lines to us, ours to it.
+//!
+//! Values only: no socket, no state. Payments' frames are built in `payment`.
+//!
+//! Source: PROTOCOL.md, "TCP: the line protocol".
+
+use crate::payment::{ClientId, Seq};
+use serde::Deserialize;
+use serde_json::error::Category;
+
+/// The most bytes of a client's line, its end not counted.
+pub(crate) const MAX_LINE_BYTES: usize = 64 * 1024;
+
+/// What a client says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ClientFrame {
+    Hello(Hello),
+    Ack(Seq),
+    Ping,
+    Pong,
+    Bye,
+}
+
+/// The first line of a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    pub(crate) client: Option<String>,
+    pub(crate) token: Option<String>,
+    pub(crate) window: Option<u64>,
+    /// A payment counts as acknowledged once the socket took it.
+    pub(crate) auto_ack: bool,
+}
+
+/// Why a line is none.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum InvalidFrame {
+    /// It is no JSON.
+    Json(String),
+    /// It is JSON, but not what the contract has.
+    Frame(String),
+}
+
+// A derived reader refuses a known field that is given twice and passes over unknown ones.
+#[derive(Deserialize)]
+struct Fields {
+    r#type: String,
+    client: Option<String>,
+    id: Option<String>,
+    token: Option<String>,
+    window: Option<u64>,
+    ack: Option<String>,
+    seq: Option<u64>,
+}
+
+impl ClientFrame {
+    /// Reads one line, without its end.
+    pub(crate) fn parse(line: &[u8]) -> Result<ClientFrame, InvalidFrame> {
+        let fields: Fields = serde_json::from_slice(line).map_err(|e| match e.classify() {
+            Category::Data => InvalidFrame::Frame(e.to_string()),
+            _ => InvalidFrame::Json(e.to_string()),
+        })?;
+        let wrong = |why: &str| Err(InvalidFrame::Frame(why.to_owned()));
+        match fields.r#type.as_str() {
+            "hello" => fields.hello().map(ClientFrame::Hello),
+            "ack" => match fields.seq {
+                Some(seq) => Ok(ClientFrame::Ack(Seq(seq))),
+                None => wrong("an ack needs a seq"),
+            },
+            "ping" => Ok(ClientFrame::Ping),
+            "pong" => Ok(ClientFrame::Pong),
+            "bye" => Ok(ClientFrame::Bye),
+            _ => wrong("unknown type; it may be hello, ack, ping, pong or bye"),
+        }
+    }
+}
+
+impl Fields {
+    fn hello(self) -> Result<Hello, InvalidFrame> {
+        let wrong = |why: &str| Err(InvalidFrame::Frame(why.to_owned()));
+        if self.client.is_some() && self.id.is_some() && self.client != self.id {
+            return wrong("client and id differ");
+        }
+        let auto_ack = match self.ack.as_deref() {
+            None => false,
+            Some("auto") => true,
+            Some(_) => return wrong("ack may only be \"auto\""),
+        };
+        if self.window == Some(0) {
+            return wrong("a window is at least 1");
+        }
+        Ok(Hello { client: self.client.or(self.id), token: self.token, window: self.window, auto_ack })
+    }
+}
+
+/// A ping, and what answers one.
+pub(crate) const PING: &[u8] = b"{\"type\":\"ping\"}\n";
+/// See [`PING`].
+pub(crate) const PONG: &[u8] = b"{\"type\":\"pong\"}\n";
+
+/// The answer to a hello.
+pub(crate) struct Welcome<'a> {
+    pub(crate) client: &'a ClientId,
+    pub(crate) node: &'a str,
+    pub(crate) epoch: u64,
+    pub(crate) acked: Seq,
+    pub(crate) pending: u64,
+    pub(crate) heartbeat_secs: u64,
+    pub(crate) window: usize,
+}
+
+impl Welcome<'_> {
+    /// The line. Ids and node names hold nothing that JSON would escape.
+    pub(crate) fn line(&self) -> String {
+        let Welcome { client, node, epoch, acked, pending, heartbeat_secs, window } = self;
+        format!(
+            "{{\"type\":\"welcome\",\"client\":\"{client}\",\"node\":\"{node}\",\"epoch\":{epoch},\"acked\":{acked},\
+             \"pending\":{pending},\"heartbeat\":{heartbeat_secs},\"window\":{window}}}\n"
+        )
+    }
+}
+
+/// Our last line: why we close.
+pub(crate) fn error_line(code: &str, message: &str) -> String {
+    let error = serde_json::json!({ "type": "error", "code": code, "message": message });
+    // Built by hand for the order of its fields, which the contract shows.
+    format!("{{\"type\":\"error\",\"code\":{},\"message\":{}}}\n", error["code"], error["message"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_bad_frame(line: &str) -> bool {
+        matches!(ClientFrame::parse(line.as_bytes()), Err(InvalidFrame::Frame(_)))
+    }
+
+    #[test]
+    fn a_hello_may_say_id_for_client() {
+        let hello = |line: &str| match ClientFrame::parse(line.as_bytes()) {
+            Ok(ClientFrame::Hello(hello)) => hello,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(hello(r#"{"type":"hello","id":"01"}"#).client.as_deref(), Some("01"));
+        assert_eq!(hello(r#"{"type":"hello","id":"01","client":"01"}"#).client.as_deref(), Some("01"));
+        let full = hello(r#"{"type":"hello","client":"01","token":"t","window":16,"ack":"auto","shop":{"a":[1]}}"#);
+        assert_eq!((full.window, full.auto_ack, full.token.as_deref()), (Some(16), true, Some("t")));
+        assert!(is_bad_frame(r#"{"type":"hello","id":"01","client":"02"}"#));
+    }
+
+    #[test]
+    fn an_ack_is_a_whole_number_and_nothing_else() {
+        let ack = |seq: &str| ClientFrame::parse(format!(r#"{{"type":"ack","seq":{seq}}}"#).as_bytes());
+        assert_eq!(ack("42"), Ok(ClientFrame::Ack(Seq(42))));
+        for seq in ["-1", "1.0", "\"1\"", "1e2", "18446744073709551616", "[1]", "null", "true"] {
+            assert!(matches!(ack(seq), Err(InvalidFrame::Frame(_))), "{seq}");
+        }
+        assert!(is_bad_frame(r#"{"type":"ack"}"#));
+        assert!(is_bad_frame(r#"{"type":"ack","seq":1,"seq":1}"#));
+    }
+
+    #[test]
+    fn what_is_no_json_is_told_from_what_is_no_frame() {
+        for line in ["", "{", "hello", "\u{feff}{}", "{\"type\":\"ping\"} x", "\0"] {
+            assert!(matches!(ClientFrame::parse(line.as_bytes()), Err(InvalidFrame::Json(_))), "{line:?}");
+        }
+        assert!(matches!(ClientFrame::parse(&[b'"', 0xff, b'"']), Err(InvalidFrame::Json(_) | InvalidFrame::Frame(_))));
+        for line in ["[]", "1", "{}", r#"{"type":1}"#, r#"{"type":"what"}"#, r#"{"type":"hello","window":0}"#] {
+            assert!(is_bad_frame(line), "{line}");
+        }
+        assert_eq!(ClientFrame::parse(b"{\"type\":\"ping\"}\r"), Ok(ClientFrame::Ping));
+    }
+}

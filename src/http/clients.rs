@@ -1,0 +1,170 @@
+//! Clients over HTTP: who is online, who has payments waiting, one; closing and retiring one.
+//!
+//! Who is online only the nodes know, so the one that is asked asks all that live, through the bus.
+
+use super::payments::problem_of;
+use super::routes::{Routes, flag, parameter};
+use super::{Head, Problem, Response, json};
+use crate::bus::{Event, To};
+use crate::client::Clients;
+use crate::doorbell::{Online, Question, topic};
+use crate::inbox::{Record, Retired, Token};
+use crate::payment::ClientId;
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tiny_http::StatusCode;
+
+/// Clients as they are shown, by id; and the living nodes whose clients are missing.
+type Page = (Vec<(ClientId, String)>, Vec<String>);
+
+/// The most clients of a page.
+const PAGE_CLIENTS: usize = 1000;
+/// How long other nodes have to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
+impl Routes {
+    /// `GET /v1/clients`, with `?pending=true` and `?after=…`.
+    pub(super) fn list_clients(&self, head: &Head) -> Result<Response, Problem> {
+        let after = parameter(head, "after")?;
+        let after = after.as_deref().map(ClientId::parse).transpose();
+        let after = after.map_err(|e| Problem::invalid_client_id(e.to_string()))?;
+        let (clients, missing) =
+            if flag(head, "pending")? { self.waiting_page(after.as_ref())? } else { self.online_page(after.as_ref())? };
+        let more = clients.len() > PAGE_CLIENTS;
+        let page = &clients[..clients.len().min(PAGE_CLIENTS)];
+        let next = page.last().filter(|_| more).map_or("null".into(), |(client, _)| format!("\"{client}\""));
+        let shown: Vec<&str> = page.iter().map(|(_, text)| text.as_str()).collect();
+        // Said only where it is so: a list that lacks a node's clients must not pass for whole.
+        let missing = if missing.is_empty() {
+            String::new()
+        } else {
+            format!(",\"missing_nodes\":{}", serde_json::Value::from(missing))
+        };
+        let body = format!("{{\"clients\":[{}],\"next\":{next}{missing}}}", shown.join(","));
+        Ok(json(200, body.into_bytes()))
+    }
+
+    fn waiting_page(&self, after: Option<&ClientId>) -> Result<Page, Problem> {
+        let clients = self.inbox.waiting(after, PAGE_CLIENTS + 1).map_err(|e| problem_of(&e))?;
+        let mut page = Vec::with_capacity(clients.len());
+        for (client, record) in clients.iter().zip(self.inbox.records(&clients)) {
+            if let Some(record) = record.map_err(|e| problem_of(&e))?.filter(|record| record.pending > 0) {
+                page.push((client.clone(), show(client, &record)));
+            }
+        }
+        Ok((page, Vec::new()))
+    }
+
+    fn online_page(&self, after: Option<&ClientId>) -> Result<Page, Problem> {
+        let (found, missing) = self.ask_nodes(after);
+        let clients: Vec<ClientId> = found.into_keys().take(PAGE_CLIENTS + 1).collect();
+        let mut page = Vec::with_capacity(clients.len());
+        for (client, record) in clients.iter().zip(self.inbox.records(&clients)) {
+            if let Some(record) = record.map_err(|e| problem_of(&e))?.filter(|record| record.owner.is_some()) {
+                page.push((client.clone(), show(client, &record)));
+            }
+        }
+        Ok((page, missing))
+    }
+
+    /// Who is online on any node, and the nodes that live and did not answer.
+    fn ask_nodes(&self, after: Option<&ClientId>) -> (BTreeMap<ClientId, ()>, Vec<String>) {
+        let question = Question {
+            answer_to: self.node.clone(),
+            topic: format!("online/{}", Token::random().as_str()),
+            after: after.map(|after| after.as_str().to_owned()),
+        };
+        let (answer_tx, answer_rx) = crossbeam_channel::bounded::<Online>(256);
+        let listening = self.bus.on(&question.topic, move |event| {
+            if let Event::Message(message) = event
+                && let Ok(online) = message.json()
+            {
+                let _ = answer_tx.try_send(online);
+            }
+        });
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        let text = serde_json::to_vec(&question).unwrap_or_default();
+        let mut missing = self.inbox.nodes();
+        if let Err(error) = self.bus.emit(To::All, topic::QUESTION, &text) {
+            log::debug!("other nodes could not be asked: {error}");
+        }
+        let mut found = BTreeMap::new();
+        while !missing.is_empty() {
+            let Ok(online) = answer_rx.recv_deadline(deadline) else { break };
+            missing.retain(|node| *node != online.node);
+            found.extend(online.clients.iter().filter_map(|id| ClientId::parse(id).ok()).map(|client| (client, ())));
+        }
+        self.bus.off(listening);
+        (found, missing)
+    }
+
+    /// `GET /v1/clients/{client}`
+    pub(super) fn show_client(&self, client: &ClientId) -> Result<Response, Problem> {
+        let record = self.record(client)?.ok_or_else(|| unknown(client))?;
+        Ok(json(200, show(client, &record).into_bytes()))
+    }
+
+    fn record(&self, client: &ClientId) -> Result<Option<Record>, Problem> {
+        let record = self.inbox.records(std::slice::from_ref(client)).pop();
+        Ok(record.transpose().map_err(|e| problem_of(&e))?.flatten())
+    }
+
+    /// `DELETE /v1/clients/{client}/connection`
+    pub(super) fn disconnect(&self, client: &ClientId, peer: SocketAddr) -> Result<Response, Problem> {
+        let owner = self.record(client)?.and_then(|record| record.owner);
+        let owner = owner.ok_or_else(|| Problem::not_found(format!("{client} has no connection")))?;
+        self.bus
+            .emit(To::Node(&owner.node), topic::DISCONNECT, client.as_str().as_bytes())
+            .map_err(|e| Problem::unavailable(e.to_string()))?;
+        log::info!("{client}: its connection on {} is closed for an operator at {peer}", owner.node);
+        Ok(empty(204))
+    }
+
+    /// `DELETE /v1/clients/{client}`
+    pub(super) fn retire(&self, client: &ClientId, head: &Head, peer: SocketAddr) -> Result<Response, Problem> {
+        let discard = flag(head, "discard")?;
+        match self.inbox.retire(client, discard).map_err(|e| problem_of(&e))? {
+            Retired::Unknown => Err(unknown(client)),
+            Retired::Pending(n) => {
+                Err(Problem::conflict(format!("{client} has {n} payments waiting; ?discard=true throws them away")))
+            }
+            Retired::Done => {
+                // Whoever may still hold it, hears here what the store cannot say on one node alone.
+                let _ = self.bus.emit(To::All, topic::DISCONNECT, client.as_str().as_bytes());
+                log::info!("{client}: retired for an operator at {peer}");
+                Ok(empty(204))
+            }
+        }
+    }
+}
+
+/// The answer of a node to who is online with it.
+pub(crate) fn answer_question(node: &str, clients: &Clients, question: &Question) -> Online {
+    let after = question.after.as_deref().and_then(|after| ClientId::parse(after).ok());
+    let online = clients.online(after.as_ref(), PAGE_CLIENTS + 1);
+    let clients = online.iter().map(|connection| connection.client().to_string()).collect();
+    Online { node: node.to_owned(), clients }
+}
+
+fn unknown(client: &ClientId) -> Problem {
+    Problem::not_found(format!("{client} never had a payment or a connection"))
+}
+
+/// A client in the contract's shape. Nothing in it needs escaping.
+fn show(client: &ClientId, record: &Record) -> String {
+    let Record { last, acked, pending, oldest_pending_at, owner } = record;
+    let owner = match owner {
+        None => String::from(r#""online":false"#),
+        Some(o) => {
+            format!(r#""online":true,"node":"{}","since":{},"address":"{}""#, o.node, o.since, o.address)
+        }
+    };
+    let oldest = oldest_pending_at.map(|at| format!(r#","oldest_pending_at":{at}"#)).unwrap_or_default();
+    format!(r#"{{"client":"{client}",{owner},"last_seq":{last},"acked":{acked},"pending":{pending}{oldest}}}"#)
+}
+
+fn empty(status: u16) -> Response {
+    Response::new(StatusCode(status), Vec::new(), Cursor::new(Vec::new()), Some(0), None)
+}

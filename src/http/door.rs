@@ -1,0 +1,211 @@
+//! Thread body `http-accept`: the strict door, which gives each connection a thread, or refuses it.
+//!
+//! It knows who is inside, so that stopping reaches everybody. What happens on a connection is [`super::reader`]'s.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use super::connection::{self, Connection};
+use super::{Problem, Service, reader};
+use crate::drainer::Drainer;
+
+/// Enough for a route with everything below it; the default of 2 MiB only costs address space.
+const STACK_BYTES: usize = 256 << 10;
+
+/// How long the acceptor waits after an error, at first and at most.
+const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// What one sender may have of us.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Connections at a time; past it they are refused with a 503.
+    pub(crate) max_connections: usize,
+    /// Bytes of a head.
+    pub(crate) head_bytes: usize,
+    /// From the first byte of a request to its last.
+    pub(crate) request_time: Duration,
+    /// From an answer to the first byte of the next request.
+    pub(crate) idle_time: Duration,
+    /// How long we go on listening after a last answer, so that the peer can read it.
+    pub(crate) linger_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_connections: 4096,
+            head_bytes: 16 << 10,
+            request_time: Duration::from_secs(30),
+            idle_time: Duration::from_secs(60),
+            linger_time: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The strict door.
+pub(crate) struct Door {
+    listener: TcpListener,
+    lobby: Arc<Lobby>,
+    /// The last thread could not be started; so that it is logged once, not for each connection of a flood.
+    threads_fail: AtomicBool,
+}
+
+/// What the connections of one door share.
+pub(super) struct Lobby {
+    pub(super) service: Arc<dyn Service>,
+    pub(super) drainer: Arc<Drainer>,
+    pub(super) limits: Limits,
+    stopping: AtomicBool,
+    inside: Mutex<HashMap<u64, Weak<Connection>>>,
+    /// The last one left.
+    empty: Condvar,
+}
+
+impl Door {
+    /// A door over a listener. Its maker has chosen the backlog, and the send buffer, which bounds what the kernel holds
+    /// for a peer that does not read.
+    pub(crate) fn new(listener: TcpListener, service: Arc<dyn Service>, drainer: Arc<Drainer>, limits: Limits) -> Door {
+        let lobby = Lobby {
+            service,
+            drainer,
+            limits,
+            stopping: AtomicBool::new(false),
+            inside: Mutex::default(),
+            empty: Condvar::new(),
+        };
+        Door { listener, lobby: Arc::new(lobby), threads_fail: AtomicBool::new(false) }
+    }
+
+    /// The thread body: takes connections until [`Door::stop`]. No error ends it.
+    pub(crate) fn accept(&self) {
+        let mut pause = PAUSE;
+        let mut number = 0;
+        loop {
+            let accepted = self.listener.accept();
+            if self.lobby.is_stopping() {
+                return;
+            }
+            match accepted {
+                Ok((socket, peer)) => {
+                    if pause > PAUSE {
+                        log::info!("http: connections are accepted again");
+                        pause = PAUSE;
+                    }
+                    number += 1;
+                    self.let_in(number, socket, peer);
+                }
+                Err(error) if is_the_peers(&error) => {}
+                Err(error) => {
+                    if pause == PAUSE {
+                        log::warn!("http: accept: {error}; trying again");
+                    }
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Ends [`Door::accept`], closes the connections that wait for a request, and has the others close after their
+    /// answer, which says so.
+    pub(crate) fn stop(&self) {
+        self.lobby.stopping.store(true, Ordering::SeqCst);
+        // Wakes the acceptor; the listener's descriptor stays ours, so nobody can meet another socket under its number.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        for connection in self.lobby.everybody() {
+            connection.stop();
+        }
+    }
+
+    /// Waits until nobody is inside any more; false if the deadline comes first.
+    pub(crate) fn drained(&self, deadline: Instant) -> bool {
+        let mut inside = self.lobby.inside.lock();
+        while !inside.is_empty() {
+            if self.lobby.empty.wait_until(&mut inside, deadline).timed_out() {
+                return inside.is_empty();
+            }
+        }
+        true
+    }
+
+    /// How many connections are open.
+    pub(crate) fn connections(&self) -> usize {
+        self.lobby.inside.lock().len()
+    }
+
+    fn let_in(&self, number: u64, socket: TcpStream, peer: SocketAddr) {
+        if self.connections() >= self.lobby.limits.max_connections {
+            return self.turn_away(&socket, peer);
+        }
+        let Ok(connection) = Connection::open(number, socket, peer, self.lobby.clone()) else {
+            // The socket options were refused: the peer is gone.
+            return;
+        };
+        self.lobby.inside.lock().insert(number, Arc::downgrade(&connection));
+        if self.lobby.is_stopping() {
+            // Stop may have gone through the others before this one was in the list.
+            return;
+        }
+        let own = connection.clone();
+        let spawned = thread::Builder::new()
+            .name(format!("http-{number}"))
+            .stack_size(STACK_BYTES)
+            .spawn(move || reader::run(own));
+        match spawned {
+            Ok(_) => self.threads_fail.store(false, Ordering::Relaxed),
+            Err(error) => {
+                if !self.threads_fail.swap(true, Ordering::Relaxed) {
+                    log::warn!("http: no thread for {peer}: {error}; refusing until there is one");
+                }
+                self.turn_away(&connection.socket, peer);
+            }
+        }
+    }
+
+    /// Says 503, as far as the socket takes it at once: the acceptor waits for nobody.
+    fn turn_away(&self, socket: &TcpStream, peer: SocketAddr) {
+        let problem = Problem::too_many_connections();
+        log::debug!("http: {peer} refused: {}", problem.code());
+        self.lobby.service.refused(problem.code());
+        let bytes = connection::last_words(problem.response());
+        let _ = send(socket, &bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        let _ = socket.shutdown(Shutdown::Write);
+        // Closing with a request unread would reset the connection, and with it might go the answer.
+        let _ = recv(socket, &mut [0; 4096], RecvFlags::DONTWAIT);
+    }
+}
+
+/// Errors that are about one connection which is gone already: the next one may be fine.
+fn is_the_peers(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted)
+}
+
+impl Lobby {
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// The connection of this number is closed.
+    pub(super) fn leave(&self, number: u64) {
+        let mut inside = self.inside.lock();
+        inside.remove(&number);
+        if inside.is_empty() {
+            self.empty.notify_all();
+        }
+    }
+
+    /// Collected first and the lock let go: whoever drops the last hold of a connection needs the lock.
+    fn everybody(&self) -> Vec<Arc<Connection>> {
+        let inside = self.inside.lock();
+        inside.values().filter_map(Weak::upgrade).collect()
+    }
+}

@@ -1,0 +1,102 @@
+//! HTTP: where the doors, which take requests from the network, meet the routes, which answer them.
+//!
+//! Two doors hand the same [`Request`] to the same [`Service`]: the strict one ([`door`], [`reader`], [`connection`]), which faces
+//! the network, and tiny_http's server ([`tiny`]), which wants a checking proxy in front. What a path does is the
+//! service's. Nothing here has a thread of its own; each file says on which one it runs.
+
+use std::io::Cursor;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tiny_http::{Header, StatusCode};
+
+use connection::Connection;
+pub(crate) use problem::Problem;
+pub(crate) use request::{Head, Request};
+
+mod body;
+pub(crate) mod clients;
+pub(crate) mod connection;
+pub(crate) mod door;
+mod payments;
+pub(crate) mod problem;
+mod reader;
+pub(crate) mod request;
+pub(crate) mod routes;
+#[cfg(test)]
+mod tests;
+pub(crate) mod tiny;
+
+/// An answer, whole in memory.
+pub(crate) type Response = tiny_http::Response<Cursor<Vec<u8>>>;
+
+/// An answer of this status whose body is JSON.
+pub(crate) fn json(status: u16, body: Vec<u8>) -> Response {
+    let length = body.len();
+    let content_type = Header::from_bytes("Content-Type", "application/json").expect("our own fields are ASCII");
+    Response::new(StatusCode(status), vec![content_type], Cursor::new(body), Some(length), None)
+        // We always know the length, so a chunked answer would only cost more.
+        .with_chunked_threshold(usize::MAX)
+}
+
+/// What the doors hand requests to.
+pub(crate) trait Service: Send + Sync {
+    /// Judges on the head alone, before a body is read: authentication, path, method, type.
+    ///
+    /// Returns the most bytes that the body may have. With 0 the request may come without any word on its length; with
+    /// more, a `POST` without one is refused (411).
+    ///
+    /// # Errors
+    ///
+    /// The answer to give at once. If a body was announced it is not read, and the connection is closed.
+    fn admit(&self, head: &Head, peer: SocketAddr) -> Result<usize, Response>;
+
+    /// Does what is asked and answers, now or later, from this thread or another.
+    fn handle(&self, request: Request, answer: Answer);
+
+    /// Learns of a request that the door itself refused; `code` is the problem's.
+    fn refused(&self, code: &'static str);
+}
+
+/// Where the answer to one request goes: sent once, from whichever thread, without ever waiting for the peer.
+///
+/// Dropped unsent, it answers 500 `internal` with `"stored":"unknown"`: somebody was to answer and did not, and what
+/// was done until then nobody can say.
+pub(crate) struct Answer(Option<Way>);
+
+/// How an answer reaches its door. The strict door's way needs no allocation of its own.
+enum Way {
+    Strict(Arc<Connection>),
+    Other(Box<dyn FnOnce(Response) + Send>),
+}
+
+impl Answer {
+    /// An answer that is given to a function, which must not wait.
+    pub(crate) fn new(send: Box<dyn FnOnce(Response) + Send>) -> Answer {
+        Answer(Some(Way::Other(send)))
+    }
+
+    fn strict(connection: Arc<Connection>) -> Answer {
+        Answer(Some(Way::Strict(connection)))
+    }
+
+    /// Sends it. What the peer's socket does not take now is sent as it takes more, by the drainer.
+    pub(crate) fn send(mut self, response: Response) {
+        match self.0.take() {
+            Some(Way::Strict(connection)) => connection.answer(response),
+            Some(Way::Other(send)) => send(response),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let Some(way) = self.0.take() else { return };
+        let response = Problem::internal().stored_unknown().response();
+        match way {
+            Way::Strict(connection) => connection.answer_and_close(response),
+            Way::Other(send) => send(response),
+        }
+    }
+}

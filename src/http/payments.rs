@@ -1,0 +1,417 @@
+//! Payments over HTTP: one, a batch, a raw body; and what became of one.
+//!
+//! A post is checked here and handed to the inbox; whoever leads the commit answers it, while this
+//! thread goes back to reading. Only a batch waits for its own lines.
+
+use super::routes::{Routes, parameter, says_json};
+use super::{Answer, Head, Problem, Request, Response, json};
+use crate::inbox::{Accepted, Deposit, Done, Error, Found, Query, Status, Stored, Which};
+use crate::payment::{Channel, ClientId, Content, InvalidMessage, Payment, PaymentId, Seq};
+use serde::{Deserialize, Deserializer};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+use std::io::Cursor;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tiny_http::{Header, StatusCode};
+
+/// How long a post may wait for the store before it is refused.
+const STORE_LIMIT: Duration = Duration::from_millis(1500);
+/// The most lines of a batch.
+const MAX_LINES: usize = 10_000;
+/// How many lines of one batch are on their way at once.
+const MAX_LINES_OUT: usize = 32;
+/// What a `?wait` may ask for, in seconds.
+const WAITS: std::ops::RangeInclusive<u64> = 1..=30;
+
+// A derived reader refuses a known field that is given twice and passes over unknown ones.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    client: Option<String>,
+    id: Option<String>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    msg: Option<&'a RawValue>,
+    payment_id: Option<String>,
+    channel: Option<String>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    expires_in: Option<&'a RawValue>,
+}
+
+/// A field that may hold null, and holds it then.
+fn present<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+impl Envelope<'_> {
+    fn parse(text: &[u8]) -> Result<Envelope<'_>, Problem> {
+        serde_json::from_slice(text).map_err(|e| match e.classify() {
+            Category::Data => Problem::bad_request(e.to_string()),
+            _ => Problem::bad_json(e.to_string()),
+        })
+    }
+
+    /// The payment within. `key`: the one of the header `Idempotency-Key`.
+    fn payment(&self, key: Option<PaymentId>) -> Result<Payment, Problem> {
+        if self.client.is_some() && self.id.is_some() && self.client != self.id {
+            return Err(Problem::bad_request("client and id are both given, and differ"));
+        }
+        let Some(client) = self.client.as_deref().or(self.id.as_deref()) else {
+            return Err(Problem::bad_request("client is missing"));
+        };
+        let client = ClientId::parse(client).map_err(|e| Problem::invalid_client_id(e.to_string()))?;
+        let payment_id = one_id(payment_id(self.payment_id.as_deref())?, key)?;
+        let channel = channel(self.channel.as_deref())?;
+        if self.expires_in.is_some() {
+            return Err(no_expiry());
+        }
+        let Some(msg) = self.msg else { return Err(Problem::bad_request("msg is missing")) };
+        let content = Content::json(msg).map_err(invalid_message)?;
+        Ok(Payment::new(client, payment_id, &channel, &content))
+    }
+}
+
+fn no_expiry() -> Problem {
+    Problem::bad_request("expires_in is not supported by this version; leave it out")
+}
+
+fn payment_id(text: Option<&str>) -> Result<Option<PaymentId>, Problem> {
+    text.map(PaymentId::parse).transpose().map_err(|e| Problem::invalid_payment_id(e.to_string()))
+}
+
+fn channel(text: Option<&str>) -> Result<Channel, Problem> {
+    let channel = text.map(Channel::parse).transpose().map_err(|e| Problem::invalid_channel(e.to_string()))?;
+    Ok(channel.unwrap_or_default())
+}
+
+fn one_id(given: Option<PaymentId>, key: Option<PaymentId>) -> Result<Option<PaymentId>, Problem> {
+    match (&given, &key) {
+        (Some(a), Some(b)) if a != b => Err(Problem::bad_request("payment_id and Idempotency-Key differ")),
+        _ => Ok(given.or(key)),
+    }
+}
+
+fn invalid_message(why: InvalidMessage) -> Problem {
+    match why {
+        InvalidMessage::Json(why) => Problem::bad_json(why),
+        other => Problem::bad_request(other.to_string()),
+    }
+}
+
+/// The header `Idempotency-Key`: a quoted string, as draft-ietf-httpapi-idempotency-key-header has
+/// it, or bare.
+fn idempotency_key(head: &Head) -> Result<Option<PaymentId>, Problem> {
+    let mut keys = head.headers_named("Idempotency-Key");
+    let (key, more) = (keys.next(), keys.next());
+    if more.is_some() {
+        return Err(Problem::bad_request("Idempotency-Key is given twice"));
+    }
+    let bare = key.map(|key| key.strip_prefix('"').and_then(|k| k.strip_suffix('"')).unwrap_or(key));
+    payment_id(bare)
+}
+
+fn wait(head: &Head) -> Result<Option<Duration>, Problem> {
+    let Some(text) = parameter(head, "wait")? else { return Ok(None) };
+    match text.parse() {
+        Ok(secs) if WAITS.contains(&secs) => Ok(Some(Duration::from_secs(secs))),
+        _ => Err(Problem::bad_request("wait is a number of seconds from 1 to 30")),
+    }
+}
+
+impl Routes {
+    /// `POST /v1/payments`, one payment.
+    pub(super) fn post_payment(&self, request: &Request, answer: Answer) {
+        let payment = idempotency_key(&request.head)
+            .and_then(|key| Envelope::parse(&request.body)?.payment(key))
+            .and_then(|payment| Ok((payment, wait(&request.head)?)));
+        self.deposit(payment, answer);
+    }
+
+    /// `POST /v1/clients/{client}/payments`: the body is the payment.
+    pub(super) fn post_body(&self, client: ClientId, request: &Request, answer: Answer) {
+        let payment = body_payment(client, request).and_then(|payment| Ok((payment, wait(&request.head)?)));
+        self.deposit(payment, answer);
+    }
+
+    fn deposit(&self, payment: Result<(Payment, Option<Duration>), Problem>, answer: Answer) {
+        let (payment, wait) = match payment {
+            Ok(payment) => payment,
+            Err(problem) => return answer.send(self.refuse(&problem)),
+        };
+        let asked = Instant::now();
+        let (client, payment_id) = (payment.client.clone(), payment.payment_id.clone());
+        let (metrics, receipts) = (Arc::clone(&self.metrics), Arc::clone(&self.receipts));
+        let done = move |outcome: Result<Accepted, Error>| match outcome {
+            Err(error) => {
+                let problem = problem_of(&error);
+                metrics.refused(problem.code());
+                answer.send(problem.response());
+            }
+            Ok(accepted) => {
+                metrics.accepted(accepted.duplicate);
+                let told = Told { client, payment_id, accepted };
+                match wait {
+                    Some(wait) if told.accepted.status == Status::Accepted => {
+                        let (client, seq) = (told.client.clone(), told.accepted.mark.seq);
+                        let hear = Box::new(move |status| answer.send(told.with(status).response()));
+                        receipts.park(client, seq, asked + wait, hear);
+                    }
+                    _ => answer.send(told.response()),
+                }
+            }
+        };
+        let deposit =
+            Deposit { payment, receipt: wait.is_some(), deadline: asked + STORE_LIMIT, done: Done::new(done) };
+        self.inbox.accept(deposit);
+    }
+
+    /// `POST /v1/payments`, a batch: read whole, then stored line by line, a few at a time.
+    pub(super) fn post_batch(&self, request: &Request, answer: Answer) {
+        answer.send(self.batch(request).unwrap_or_else(|problem| self.refuse(&problem)));
+    }
+
+    fn batch(&self, request: &Request) -> Result<Response, Problem> {
+        if request.head.header("Idempotency-Key").is_some() {
+            return Err(Problem::bad_request("a batch has a payment_id in each line, not an Idempotency-Key"));
+        }
+        if parameter(&request.head, "wait")?.is_some() {
+            return Err(Problem::bad_request("a batch cannot wait; ask for each payment's status"));
+        }
+        let lines = lines_of(&request.body)?;
+        let outcomes = self.store_lines(&lines);
+        let stored_none = outcomes.iter().all(|outcome| matches!(outcome, Err(problem) if problem.status() == 503));
+        if let (true, Some(Err(problem))) = (stored_none, outcomes.first()) {
+            return Err(problem.clone());
+        }
+        let mut body = Vec::with_capacity(outcomes.len() * 96);
+        for outcome in outcomes {
+            match outcome {
+                Ok(told) => body.extend_from_slice(told.text().as_bytes()),
+                Err(problem) => {
+                    self.metrics.refused(problem.code());
+                    body.extend_from_slice(problem.line().as_bytes());
+                }
+            }
+            body.push(b'\n');
+        }
+        Ok(ndjson(body))
+    }
+
+    fn store_lines(&self, lines: &[&[u8]]) -> Vec<Result<Told, Problem>> {
+        let (outcome_tx, outcome_rx) = crossbeam_channel::bounded(MAX_LINES_OUT);
+        let mut outcomes: Vec<Option<Result<Told, Problem>>> = Vec::new();
+        outcomes.resize_with(lines.len(), || None);
+        let mut out = 0;
+        for (i, line) in lines.iter().enumerate() {
+            let payment = self.line_payment(line);
+            match payment {
+                Err(problem) => outcomes[i] = Some(Err(problem)),
+                Ok(payment) => {
+                    if out == MAX_LINES_OUT {
+                        take_outcome(&outcome_rx, &mut outcomes);
+                        out -= 1;
+                    }
+                    out += 1;
+                    self.deposit_line(i, payment, outcome_tx.clone());
+                }
+            }
+        }
+        // Every job says exactly once what became of it.
+        (0..out).for_each(|_| take_outcome(&outcome_rx, &mut outcomes));
+        outcomes
+            .into_iter()
+            .map(|outcome| outcome.unwrap_or_else(|| Err(Problem::internal().stored_unknown())))
+            .collect()
+    }
+
+    fn line_payment(&self, line: &[u8]) -> Result<Payment, Problem> {
+        if line.len() > self.body_limit {
+            return Err(Problem::body_too_large(self.body_limit));
+        }
+        Envelope::parse(line)?.payment(None)
+    }
+
+    fn deposit_line(
+        &self,
+        i: usize,
+        payment: Payment,
+        outcomes: crossbeam_channel::Sender<(usize, Result<Told, Problem>)>,
+    ) {
+        let (client, payment_id) = (payment.client.clone(), payment.payment_id.clone());
+        let metrics = Arc::clone(&self.metrics);
+        let done = move |outcome: Result<Accepted, Error>| {
+            let told = match outcome {
+                Ok(accepted) => {
+                    metrics.accepted(accepted.duplicate);
+                    Ok(Told { client, payment_id, accepted })
+                }
+                Err(error) => Err(problem_of(&error)),
+            };
+            // There is a place for each that is out.
+            let _ = outcomes.try_send((i, told));
+        };
+        let deadline = Instant::now() + STORE_LIMIT;
+        self.inbox.accept(Deposit { payment, receipt: false, deadline, done: Done::new(done) });
+    }
+
+    /// `GET /v1/clients/{client}/payments?payment_id=…`
+    pub(super) fn payment_by_id(&self, client: &ClientId, head: &Head) -> Result<Response, Problem> {
+        let id = payment_id(parameter(head, "payment_id")?.as_deref())?;
+        let id = id.ok_or_else(|| Problem::bad_request("payment_id is missing"))?;
+        self.status(client, Which::PaymentId(id))
+    }
+
+    /// `GET /v1/clients/{client}/payments/{seq}`
+    pub(super) fn payment_by_seq(&self, client: &ClientId, seq: Seq) -> Result<Response, Problem> {
+        self.status(client, Which::Seq(seq))
+    }
+
+    fn status(&self, client: &ClientId, which: Which) -> Result<Response, Problem> {
+        let found = self.inbox.look_up(&[Query { client: client.clone(), which }]).pop();
+        let found = found.transpose().map_err(|e| problem_of(&e))?.flatten();
+        let Some(Found { seq, status, payment_id }) = found else {
+            return Err(Problem::not_found("no such payment"));
+        };
+        let id = payment_id.map(|id| format!(r#","payment_id":"{id}""#)).unwrap_or_default();
+        let status = status.as_str();
+        let body = format!(r#"{{"client":"{client}","seq":{seq},"status":"{status}"{id}}}"#);
+        Ok(json(200, body.into_bytes()))
+    }
+}
+
+fn take_outcome(
+    outcomes: &crossbeam_channel::Receiver<(usize, Result<Told, Problem>)>,
+    into: &mut [Option<Result<Told, Problem>>],
+) {
+    if let Ok((i, outcome)) = outcomes.recv() {
+        into[i] = Some(outcome);
+    }
+}
+
+/// The lines of a batch: blank ones are none, a carriage return before the end is not the line's.
+fn lines_of(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
+    let lines: Vec<&[u8]> = body
+        .split(|&b| b == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .filter(|line| !line.iter().all(u8::is_ascii_whitespace))
+        .take(MAX_LINES + 1)
+        .collect();
+    match lines.len() {
+        0 => Err(Problem::bad_request("a batch has at least one line")),
+        n if n > MAX_LINES => Err(Problem::bad_request(format!("a batch has at most {MAX_LINES} lines"))),
+        _ => Ok(lines),
+    }
+}
+
+fn body_payment(client: ClientId, request: &Request) -> Result<Payment, Problem> {
+    let head = &request.head;
+    let id = one_id(payment_id(parameter(head, "payment_id")?.as_deref())?, idempotency_key(head)?)?;
+    let channel = channel(parameter(head, "channel")?.as_deref())?;
+    if parameter(head, "expires_in")?.is_some() {
+        return Err(no_expiry());
+    }
+    let content = if says_json(head) {
+        Content::json_text(&request.body).map_err(invalid_message)?
+    } else {
+        // Without a word on it, it is bytes (RFC 9110, 8.3).
+        Content::body(&request.body, head.header("Content-Type").unwrap_or("application/octet-stream"))
+    };
+    Ok(Payment::new(client, id, &channel, &content))
+}
+
+/// What a sender is told of its payment.
+struct Told {
+    client: ClientId,
+    payment_id: Option<PaymentId>,
+    accepted: Accepted,
+}
+
+impl Told {
+    fn with(mut self, status: Status) -> Told {
+        self.accepted.status = status;
+        self
+    }
+
+    /// The answer's body. Nothing in it needs escaping.
+    fn text(&self) -> String {
+        let Accepted { mark, duplicate, status, online } = &self.accepted;
+        let (status, client, seq) = (status.as_str(), &self.client, mark.seq);
+        let id = self.payment_id.as_ref().map(|id| format!(r#","payment_id":"{}""#, id.as_str())).unwrap_or_default();
+        let duplicate = if *duplicate { r#","duplicate":true"# } else { "" };
+        format!(r#"{{"status":"{status}","client":"{client}","seq":{seq}{id}{duplicate},"online":{online}}}"#)
+    }
+
+    fn response(&self) -> Response {
+        let new = self.accepted.status == Status::Accepted && !self.accepted.duplicate;
+        json(if new { 202 } else { 200 }, self.text().into_bytes())
+    }
+}
+
+fn ndjson(body: Vec<u8>) -> Response {
+    let length = body.len();
+    let kind = Header::from_bytes("Content-Type", "application/x-ndjson").expect("our own fields are ASCII");
+    Response::new(StatusCode(200), vec![kind], Cursor::new(body), Some(length), None).with_chunked_threshold(usize::MAX)
+}
+
+/// An error of the store in the contract's words.
+pub(super) fn problem_of(error: &Error) -> Problem {
+    match error {
+        Error::InboxFull => Problem::inbox_full("this client's inbox holds as many payments as it may"),
+        Error::IdReused => Problem::payment_id_reused("this payment id was used for a payment with another body"),
+        Error::StoreFull => Problem::store_full("the store has no room"),
+        Error::Unavailable { stored: Stored::No, why } => Problem::unavailable(why.clone()),
+        Error::Unavailable { stored: Stored::Unknown, why } => Problem::unavailable(why.clone()).stored_unknown(),
+        Error::Corrupt(why) => Problem::unavailable(format!("this client's inbox cannot be read: {why}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::routes::is_json_type;
+    use super::*;
+
+    fn refusal(envelope: &str) -> &'static str {
+        match Envelope::parse(envelope.as_bytes()).and_then(|e| e.payment(None)) {
+            Ok(_) => "none",
+            Err(problem) => problem.code(),
+        }
+    }
+
+    #[test]
+    fn an_envelope_says_what_is_wrong_with_it() {
+        for (envelope, code) in [
+            (r#"{"client":"01","msg":null}"#, "none"),
+            (r#"{"id":"01","msg":{"a":10.00},"shop":{"x":[1]}}"#, "none"),
+            (r#"{"id":"01","client":"01","msg":1}"#, "none"),
+            (r#"{"id":"01","client":"02","msg":1}"#, "bad_request"),
+            (r#"{"client":"01"}"#, "bad_request"),
+            (r#"{"msg":1}"#, "bad_request"),
+            (r#"{"client":"01","msg":1,"msg":2}"#, "bad_request"),
+            (r#"{"client":1,"msg":1}"#, "bad_request"),
+            (r#"[1]"#, "bad_request"),
+            (r#"{"client":"..","msg":1}"#, "invalid_client_id"),
+            (r#"{"client":"01","msg":1,"channel":"X"}"#, "invalid_channel"),
+            (r#"{"client":"01","msg":1,"payment_id":"alipay:1"}"#, "invalid_payment_id"),
+            (r#"{"client":"01","msg":1,"expires_in":60}"#, "bad_request"),
+            (r#"{"client":"01","msg":1,"expires_in":null}"#, "bad_request"),
+            (r#"{"client":"01","msg":}"#, "bad_json"),
+            ("", "bad_json"),
+        ] {
+            assert_eq!(refusal(envelope), code, "{envelope}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_cut_into_its_lines() {
+        let lines = lines_of(b"1\r\n\n  \n2\n3").expect("three lines");
+        assert_eq!(lines, [b"1", b"2", b"3"]);
+        assert!(lines_of(b"\n\r\n").is_err());
+        assert!(lines_of(&b"1\n".repeat(MAX_LINES)).is_ok());
+        assert!(lines_of(&b"1\n".repeat(MAX_LINES + 1)).is_err());
+    }
+
+    #[test]
+    fn json_types_are_told_from_others() {
+        assert!(is_json_type("application/json") && is_json_type("application/vnd.x+json"));
+        assert!(!is_json_type("text/json") && !is_json_type("application/x-ndjson"));
+    }
+}

@@ -1,0 +1,239 @@
+//! What each path does: who may ask, which method, how large a body; then on to `payments` (posts
+//! and their statuses) and `clients` (listings, closing, retiring).
+//!
+//! Runs on the threads of HTTP connections; nothing here waits but for the store.
+
+use super::{Answer, Head, Problem, Request, Response, Service, json};
+use crate::auth::ApiKeys;
+use crate::bus::Bus;
+use crate::client::Clients;
+use crate::inbox::Inbox;
+use crate::metrics::Metrics;
+use crate::payment::{ClientId, Seq};
+use crate::receipts::Receipts;
+use std::io::Cursor;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tiny_http::{Header, Method, StatusCode};
+
+/// The most bytes of a batch.
+pub(crate) const MAX_BATCH_BYTES: usize = 8 << 20;
+
+/// What the routes use.
+pub(crate) struct Routes {
+    pub(crate) node: String,
+    pub(crate) inbox: Arc<dyn Inbox>,
+    pub(crate) clients: Arc<Clients>,
+    pub(crate) bus: Bus,
+    pub(crate) receipts: Arc<Receipts>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// None: anybody may ask, which only loopback is for.
+    pub(crate) keys: Option<ApiKeys>,
+    /// Of one payment, in bytes.
+    pub(crate) body_limit: usize,
+}
+
+/// What a path names.
+#[derive(Debug, PartialEq, Eq)]
+enum Route {
+    Payments,
+    ClientPayments(ClientId),
+    /// By its seq.
+    Payment(ClientId, Seq),
+    Clients,
+    Client(ClientId),
+    Connection(ClientId),
+    Healthz,
+    Readyz,
+    Metrics,
+}
+
+impl Route {
+    /// Finds out what a path names.
+    fn of(head: &Head) -> Result<Route, Problem> {
+        let segments = head.path_segments().map_err(|_| Problem::not_found("no such path"))?;
+        let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+        let client = |id: &str| ClientId::parse(id).map_err(|e| Problem::invalid_client_id(e.to_string()));
+        match segments[..] {
+            ["v1", "payments"] => Ok(Route::Payments),
+            ["v1", "clients"] => Ok(Route::Clients),
+            ["v1", "clients", id] => Ok(Route::Client(client(id)?)),
+            ["v1", "clients", id, "connection"] => Ok(Route::Connection(client(id)?)),
+            ["v1", "clients", id, "payments"] => Ok(Route::ClientPayments(client(id)?)),
+            ["v1", "clients", id, "payments", seq] => {
+                let seq = seq.parse().map_err(|_| Problem::not_found("a payment is named by its seq"))?;
+                Ok(Route::Payment(client(id)?, Seq(seq)))
+            }
+            ["healthz"] => Ok(Route::Healthz),
+            ["readyz"] => Ok(Route::Readyz),
+            ["metrics"] => Ok(Route::Metrics),
+            _ => Err(Problem::not_found("no such path")),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self, Route::Healthz | Route::Readyz)
+    }
+
+    /// What may be done with it, for the `Allow` of a 405.
+    fn allow(&self) -> &'static str {
+        match self {
+            Route::Payments => "POST",
+            Route::ClientPayments(_) => "GET, HEAD, POST",
+            Route::Client(_) => "GET, HEAD, DELETE",
+            Route::Connection(_) => "DELETE",
+            _ => "GET, HEAD",
+        }
+    }
+
+    fn allows(&self, method: &Method) -> bool {
+        self.allow().split(", ").any(|allowed| allowed == method.as_str())
+    }
+}
+
+impl Service for Routes {
+    fn admit(&self, head: &Head, _peer: SocketAddr) -> Result<usize, Response> {
+        self.judge(head).map_err(|problem| self.refuse(&problem))
+    }
+
+    fn handle(&self, request: Request, answer: Answer) {
+        let route = match Route::of(&request.head) {
+            Ok(route) => route,
+            Err(problem) => return answer.send(self.refuse(&problem)),
+        };
+        let head = &request.head;
+        let outcome = match (route, head.method()) {
+            (Route::Payments, _) if is_batch(head) => return self.post_batch(&request, answer),
+            (Route::Payments, _) => return self.post_payment(&request, answer),
+            (Route::ClientPayments(client), Method::Post) => return self.post_body(client, &request, answer),
+            (Route::ClientPayments(client), _) => self.payment_by_id(&client, head),
+            (Route::Payment(client, seq), _) => self.payment_by_seq(&client, seq),
+            (Route::Clients, _) => self.list_clients(head),
+            (Route::Client(client), Method::Delete) => self.retire(&client, head, request.peer),
+            (Route::Client(client), _) => self.show_client(&client),
+            (Route::Connection(client), _) => self.disconnect(&client, request.peer),
+            (Route::Healthz, _) => Ok(json(200, br#"{"alive":true}"#.to_vec())),
+            (Route::Readyz, _) => Ok(self.readyz()),
+            (Route::Metrics, _) => self.metrics_text(),
+        };
+        answer.send(outcome.unwrap_or_else(|problem| self.refuse(&problem)));
+    }
+
+    fn refused(&self, code: &'static str) {
+        self.metrics.refused(code);
+    }
+}
+
+impl Routes {
+    /// A key first: who has none learns nothing of what there is.
+    fn judge(&self, head: &Head) -> Result<usize, Problem> {
+        let route = Route::of(head);
+        if !route.as_ref().is_ok_and(Route::is_open) {
+            self.check_key(head)?;
+        }
+        let route = route?;
+        if !route.allows(head.method()) {
+            return Err(Problem::method_not_allowed(route.allow()));
+        }
+        if *head.method() != Method::Post {
+            return Ok(0);
+        }
+        if head.header("Content-Encoding").is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+            return Err(Problem::unsupported_media_type("send the body without a Content-Encoding"));
+        }
+        match route {
+            Route::Payments if is_batch(head) => Ok(MAX_BATCH_BYTES),
+            Route::Payments if !is_json(head) => Err(Problem::unsupported_media_type(
+                "send Content-Type: application/json, or application/x-ndjson for a batch",
+            )),
+            _ => Ok(self.body_limit),
+        }
+    }
+
+    fn check_key(&self, head: &Head) -> Result<(), Problem> {
+        let Some(keys) = &self.keys else { return Ok(()) };
+        let mut shown = head.headers_named("Authorization");
+        let allowed = keys.allows(shown.next()) && shown.next().is_none();
+        allowed.then_some(()).ok_or_else(|| Problem::unauthorized("send Authorization: Bearer KEY with a known key"))
+    }
+
+    /// Counts a problem and makes it an answer.
+    pub(super) fn refuse(&self, problem: &Problem) -> Response {
+        self.metrics.refused(problem.code());
+        problem.response()
+    }
+
+    fn readyz(&self) -> Response {
+        let health = self.inbox.health();
+        let reason = match health.ready {
+            Ok(()) if self.bus.is_up() => None,
+            Ok(()) => Some("the line to other nodes is not there yet".to_owned()),
+            Err(reason) => Some(reason),
+        };
+        if let Some(reason) = reason {
+            let body = serde_json::json!({ "ready": false, "reason": reason });
+            return json(503, body.to_string().into_bytes());
+        }
+        // By hand, for the order that the contract shows.
+        let text = |value: &str| serde_json::Value::from(value);
+        let body = format!(
+            r#"{{"ready":true,"store":{},"durability":{},"warnings":{}}}"#,
+            text(health.store),
+            text(&health.durability),
+            serde_json::Value::from(health.warnings),
+        );
+        json(200, body.into_bytes())
+    }
+
+    fn metrics_text(&self) -> Result<Response, Problem> {
+        let text = self.metrics.text(self.clients.online(None, usize::MAX).len());
+        let body = text.map_err(|_| Problem::internal())?.into_bytes();
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        let kind = Header::from_bytes("Content-Type", kind).expect("our own fields are ASCII");
+        let length = body.len();
+        Ok(Response::new(StatusCode(200), vec![kind], Cursor::new(body), Some(length), None)
+            .with_chunked_threshold(usize::MAX))
+    }
+}
+
+/// A query parameter; twice is a mistake.
+pub(super) fn parameter(head: &Head, name: &str) -> Result<Option<String>, Problem> {
+    let mut values = head.query_pairs().filter(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(Problem::bad_request(format!("{name} is given twice"))),
+        (value, None) => Ok(value),
+    }
+}
+
+/// A query parameter that says yes or no.
+pub(super) fn flag(head: &Head, name: &str) -> Result<bool, Problem> {
+    match parameter(head, name)?.as_deref() {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Problem::bad_request(format!("{name} is true or false"))),
+    }
+}
+
+/// The media type of the body, without its parameters.
+fn media_type(head: &Head) -> Option<String> {
+    let text = head.header("Content-Type")?;
+    Some(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
+fn is_batch(head: &Head) -> bool {
+    media_type(head).as_deref() == Some("application/x-ndjson")
+}
+
+/// Without a type, a body is taken for what the route is for.
+pub(super) fn is_json(head: &Head) -> bool {
+    media_type(head).is_none_or(|kind| is_json_type(&kind))
+}
+
+pub(super) fn is_json_type(kind: &str) -> bool {
+    kind == "application/json" || kind.ends_with("+json")
+}
+
+/// Whether the body says of itself that it is JSON.
+pub(super) fn says_json(head: &Head) -> bool {
+    media_type(head).is_some_and(|kind| is_json_type(&kind))
+}

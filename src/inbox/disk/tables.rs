@@ -1,0 +1,200 @@
+//! What lies in `inbox.redb`: its tables, and the texts in them. Knows nothing of sessions.
+//!
+//! Every value is a line of numbers and words, as in the Redis home: it can be read by eye, and a
+//! further field needs no new table. What cannot be read is that client's trouble alone.
+
+use crate::doorbell::{StoredEntry, parse_entry};
+use crate::inbox::{Error, Status};
+use crate::payment::{ClientId, Mark, Seq};
+use redb::{ReadableTable, StorageError, TableDefinition, TableError, TransactionError, WriteTransaction};
+
+/// Of the whole file; another one is not opened.
+pub(super) const FORMAT: u64 = 1;
+
+/// `format` is [`FORMAT`]; `born_floor`: no client's numbering may begin before this (Unix ms).
+pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// Client → [`State`].
+pub(super) const STATES: TableDefinition<&str, &[u8]> = TableDefinition::new("states");
+/// Client and seq → [`StoredEntry`].
+pub(super) const ENTRIES: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("entries");
+/// Client and payment id → [`Seen`].
+pub(super) const IDS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("payment_ids");
+/// When a payment id is forgotten (Unix ms), client, payment id: the order in which they expire.
+pub(super) const EXPIRIES: TableDefinition<(u64, &str, &str), ()> = TableDefinition::new("payment_id_expiries");
+/// Clients with a non-empty inbox.
+pub(super) const PENDING: TableDefinition<&str, ()> = TableDefinition::new("pending");
+
+/// Makes those that are missing, so that readers find them all.
+pub(super) fn create(transaction: &WriteTransaction) -> Result<(), TableError> {
+    transaction.open_table(STATES)?;
+    transaction.open_table(ENTRIES)?;
+    transaction.open_table(IDS)?;
+    transaction.open_table(EXPIRIES)?;
+    transaction.open_table(PENDING)?;
+    Ok(())
+}
+
+/// What is left of an error of redb's once it is known that our tables are right.
+pub(super) fn table_error(error: TableError) -> StorageError {
+    match error {
+        TableError::Storage(error) => error,
+        other => StorageError::Corrupted(other.to_string()),
+    }
+}
+
+/// The same of beginning a transaction.
+pub(super) fn begin_error(error: TransactionError) -> StorageError {
+    match error {
+        TransactionError::Storage(error) => error,
+        other => StorageError::Corrupted(other.to_string()),
+    }
+}
+
+/// Why one job, or a whole round, cannot go on.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// This job alone: nothing was changed for it.
+    Job(Error),
+    /// The file. Nothing of the transaction may stay.
+    Store(StorageError),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        Fault::Job(error)
+    }
+}
+
+impl From<StorageError> for Fault {
+    fn from(error: StorageError) -> Fault {
+        Fault::Store(error)
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Error {
+        match fault {
+            Fault::Job(error) => error,
+            Fault::Store(error) => Error::away(error.to_string()),
+        }
+    }
+}
+
+/// What is known of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct State {
+    /// When its numbering began (Unix ms): its epoch.
+    pub(super) born: u64,
+    pub(super) last: Mark,
+    pub(super) acked: Mark,
+    /// Of all parcels that ever entered the inbox, and of those that left it.
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+}
+
+impl State {
+    pub(super) fn new(born: u64) -> State {
+        State { born, last: Mark::default(), acked: Mark::default(), bytes_in: 0, bytes_out: 0 }
+    }
+
+    pub(super) fn pending(&self) -> u64 {
+        self.last.seq.since(self.acked.seq)
+    }
+
+    /// What became of a payment that was given a number.
+    pub(super) fn status(&self, seq: Seq) -> Status {
+        if seq <= self.acked.seq { Status::Acknowledged } else { Status::Accepted }
+    }
+
+    pub(super) fn to_bytes(self) -> Vec<u8> {
+        let State { born, last, acked, bytes_in, bytes_out } = self;
+        let mark = |mark: Mark| format!("{} {}", mark.seq, mark.accepted_at);
+        format!("1 {born} {} {} {bytes_in} {bytes_out}", mark(last), mark(acked)).into_bytes()
+    }
+
+    fn parse(text: &[u8]) -> Option<State> {
+        let [1, born, last, last_at, acked, acked_at, bytes_in, bytes_out] = numbers(text)? else { return None };
+        let last = Mark { seq: Seq(last), accepted_at: last_at };
+        let acked = Mark { seq: Seq(acked), accepted_at: acked_at };
+        let sane = acked.seq <= last.seq && bytes_out <= bytes_in;
+        sane.then_some(State { born, last, acked, bytes_in, bytes_out })
+    }
+}
+
+/// A payment id that was used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) mark: Mark,
+    /// From this Unix time (ms) on it counts as unused.
+    pub(super) expires_at: u64,
+    /// Of the numbering it belongs to: a retired client's ids mean nothing to its next life.
+    pub(super) born: u64,
+    pub(super) fingerprint: String,
+}
+
+impl Seen {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let Mark { seq, accepted_at } = self.mark;
+        format!("{} 1 {seq} {accepted_at} {} {}", self.fingerprint, self.expires_at, self.born).into_bytes()
+    }
+
+    /// Reads a row; `None` if it is none.
+    pub(super) fn parse(text: &[u8]) -> Option<Seen> {
+        let blank = text.iter().position(|&b| b == b' ')?;
+        let fingerprint = std::str::from_utf8(&text[..blank]).ok()?.to_owned();
+        let [1, seq, accepted_at, expires_at, born] = numbers(&text[blank + 1..])? else { return None };
+        Some(Seen { mark: Mark { seq: Seq(seq), accepted_at }, expires_at, born, fingerprint })
+    }
+}
+
+/// Exactly so many numbers, a blank between two.
+fn numbers<const N: usize>(text: &[u8]) -> Option<[u64; N]> {
+    let mut words = std::str::from_utf8(text).ok()?.split(' ').map(|word| word.parse().ok());
+    let mut all = [0; N];
+    for number in &mut all {
+        *number = words.next()??;
+    }
+    words.next().is_none().then_some(all)
+}
+
+fn corrupt(client: &ClientId, what: &str) -> Fault {
+    Fault::Job(Error::Corrupt(format!("client {client}: {what} in inbox.redb cannot be read")))
+}
+
+/// Reads a client's state.
+pub(super) fn state_of(
+    states: &impl ReadableTable<&'static str, &'static [u8]>,
+    client: &ClientId,
+) -> Result<Option<State>, Fault> {
+    let Some(text) = states.get(client.as_str())? else { return Ok(None) };
+    State::parse(text.value()).map(Some).ok_or_else(|| corrupt(client, "its state"))
+}
+
+/// Reads the payment at a place between acked and last, which must hold one.
+pub(super) fn entry_of(
+    entries: &impl ReadableTable<(&'static str, u64), &'static [u8]>,
+    client: &ClientId,
+    seq: Seq,
+) -> Result<StoredEntry, Fault> {
+    let text = entries.get((client.as_str(), seq.0))?.ok_or_else(|| corrupt(client, &format!("payment {seq}")))?;
+    parse_stored(client, seq, text.value())
+}
+
+/// Reads what was found at a place.
+pub(super) fn parse_stored(client: &ClientId, seq: Seq, text: &[u8]) -> Result<StoredEntry, Fault> {
+    let entry = parse_entry(text).filter(|stored| stored.entry.mark.seq == seq);
+    entry.ok_or_else(|| corrupt(client, &format!("payment {seq}")))
+}
+
+/// Reads what is known of a payment id, if anything still is.
+pub(super) fn seen(
+    ids: &impl ReadableTable<(&'static str, &'static str), &'static [u8]>,
+    client: &ClientId,
+    id: &str,
+    born: u64,
+    now: u64,
+) -> Result<Option<Seen>, Fault> {
+    let Some(text) = ids.get((client.as_str(), id))? else { return Ok(None) };
+    let seen = Seen::parse(text.value()).ok_or_else(|| corrupt(client, "a payment id"))?;
+    Ok(Some(seen).filter(|seen| seen.born == born && seen.expires_at > now))
+}

@@ -1,0 +1,269 @@
+//! Group commit: threads that want to store something at the same moment share one round trip to
+//! Redis, or one fsync.
+//!
+//! Who puts a job into the list while nobody leads, leads one round: it takes the list, has the
+//! home run it and complete every job. If more has gathered by then, the `committer` leads until
+//! the list is empty. So no thread ever waits for another's round, and nobody leads for long who
+//! has a socket to read. Both homes use this; what a round does is theirs.
+
+use parking_lot::{Condvar, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The most jobs of one round.
+pub(crate) const MAX_JOBS: usize = super::MAX_PER_CALL;
+/// The most bytes of one round; one job always fits.
+pub(crate) const MAX_BYTES: usize = 1 << 20;
+/// The most bytes that may wait in the list.
+const MAX_WAITING_BYTES: usize = 64 << 20;
+
+/// Something to be stored together with others.
+pub(crate) trait Job: Send {
+    /// What it weighs.
+    fn bytes(&self) -> usize;
+    /// It was not even tried.
+    fn refuse(self, why: &str);
+}
+
+/// The list, and who leads.
+pub(crate) struct Group<J> {
+    state: Mutex<State<J>>,
+    left_over: Condvar,
+}
+
+struct State<J> {
+    jobs: Vec<J>,
+    bytes: usize,
+    led: bool,
+    /// The last leader left the list to the committer.
+    handed_over: bool,
+    closed: bool,
+}
+
+impl<J: Job> Group<J> {
+    pub(crate) fn new() -> Group<J> {
+        let state = State { jobs: Vec::new(), bytes: 0, led: false, handed_over: false, closed: false };
+        Group { state: Mutex::new(state), left_over: Condvar::new() }
+    }
+
+    /// Has a job stored: by this thread, if nobody leads, else by who does. `run` completes
+    /// every job it is given; one that it drops completes itself (see the jobs' `Drop`).
+    pub(crate) fn put(&self, job: J, run: impl Fn(Vec<J>)) {
+        let mut state = self.state.lock();
+        if state.closed || state.bytes + job.bytes() > MAX_WAITING_BYTES {
+            let why = if state.closed { "the node is stopping" } else { "too many payments wait for the store" };
+            drop(state);
+            return job.refuse(why);
+        }
+        state.bytes += job.bytes();
+        state.jobs.push(job);
+        if state.led {
+            return;
+        }
+        state.led = true;
+        let round = state.take_round();
+        drop(state);
+        self.lead(round, &run);
+    }
+
+    /// Runs one round and gives leadership away, whatever happens in it.
+    fn lead(&self, round: Vec<J>, run: &impl Fn(Vec<J>)) {
+        // A panic of one round must not stop all others: its jobs were dropped, and said so.
+        if catch_unwind(AssertUnwindSafe(|| run(round))).is_err() {
+            log::error!("a panic in a commit; its payments were answered as unknown");
+        }
+        let mut state = self.state.lock();
+        if state.jobs.is_empty() {
+            state.led = false;
+        } else {
+            state.handed_over = true;
+        }
+        drop(state);
+        self.left_over.notify_one();
+    }
+
+    /// The thread body of `committer`; returns once the group is closed and the list is empty.
+    pub(crate) fn commit(&self, run: impl Fn(Vec<J>)) {
+        loop {
+            let mut state = self.state.lock();
+            while !state.handed_over {
+                if state.closed && !state.led {
+                    return;
+                }
+                self.left_over.wait(&mut state);
+            }
+            state.handed_over = false;
+            let round = state.take_round();
+            drop(state);
+            self.lead(round, &run);
+        }
+    }
+
+    /// Refuses further jobs and lets [`Group::commit`] end when all is done.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.left_over.notify_one();
+    }
+}
+
+impl<J: Job> State<J> {
+    fn take_round(&mut self) -> Vec<J> {
+        let mut bytes = 0;
+        let mut fits = |job: &J| {
+            bytes += job.bytes();
+            bytes <= MAX_BYTES
+        };
+        let count = self.jobs.iter().take(MAX_JOBS).take_while(|job| fits(job)).count().max(1).min(self.jobs.len());
+        let rest = self.jobs.split_off(count);
+        let round = std::mem::replace(&mut self.jobs, rest);
+        self.bytes -= round.iter().map(Job::bytes).sum::<usize>();
+        round
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::{Receiver, Sender, unbounded};
+    use std::collections::HashMap;
+    use std::thread;
+    use std::time::Duration;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// Says what became of it; lost, it says so itself, as the homes' jobs do.
+    struct Told {
+        number: u32,
+        weight: usize,
+        tell: Option<Sender<(u32, &'static str)>>,
+    }
+
+    impl Told {
+        fn new(number: u32, tell: &Sender<(u32, &'static str)>) -> Told {
+            Told { number, weight: 1, tell: Some(tell.clone()) }
+        }
+
+        fn weighing(mut self, bytes: usize) -> Told {
+            self.weight = bytes;
+            self
+        }
+
+        fn finish(mut self, word: &'static str) {
+            self.tell(word);
+        }
+
+        fn tell(&mut self, word: &'static str) {
+            if let Some(tell) = self.tell.take() {
+                tell.send((self.number, word)).expect("the test listens");
+            }
+        }
+    }
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.tell("unknown");
+        }
+    }
+
+    impl Job for Told {
+        fn bytes(&self) -> usize {
+            self.weight
+        }
+
+        fn refuse(self, _: &str) {
+            self.finish("refused");
+        }
+    }
+
+    fn store(jobs: Vec<Told>) {
+        assert!(jobs.len() <= MAX_JOBS);
+        jobs.into_iter().for_each(|job| job.finish("stored"));
+    }
+
+    fn words(told: &Receiver<(u32, &'static str)>) -> HashMap<(u32, &'static str), u32> {
+        let mut words = HashMap::new();
+        told.try_iter().for_each(|word| *words.entry(word).or_default() += 1);
+        words
+    }
+
+    #[test]
+    fn every_job_of_many_threads_is_done_exactly_once() {
+        let (group, (tell, told)) = (Group::new(), unbounded());
+        thread::scope(|scope| {
+            let committer = scope.spawn(|| group.commit(store));
+            let putters: Vec<_> = (0..16)
+                .map(|thread| {
+                    let (group, tell) = (&group, &tell);
+                    scope.spawn(move || (0..200).for_each(|n| group.put(Told::new(thread * 200 + n, tell), store)))
+                })
+                .collect();
+            putters.into_iter().for_each(|putter| putter.join().expect("no panic"));
+            group.close();
+            committer.join().expect("no panic");
+        });
+        let words = words(&told);
+        assert_eq!(words.len(), 16 * 200);
+        assert!(words.iter().all(|((_, word), times)| (*word, *times) == ("stored", 1)));
+    }
+
+    #[test]
+    fn a_thread_leads_one_round_and_leaves_the_rest_to_the_committer() {
+        let (group, (tell, told)) = (Group::new(), unbounded());
+        let ((begun_tx, begun), (go, go_rx)) = (unbounded(), unbounded::<()>());
+        let slow = |jobs: Vec<Told>| {
+            begun_tx.send(thread::current().id()).expect("the test listens");
+            go_rx.recv_timeout(LONG).expect("told to go on");
+            store(jobs);
+        };
+        thread::scope(|scope| {
+            let leader = scope.spawn(|| {
+                group.put(Told::new(1, &tell), slow);
+                thread::current().id()
+            });
+            let first = begun.recv_timeout(LONG).expect("a round began");
+            // These return at once, though a round is under way.
+            group.put(Told::new(2, &tell), slow);
+            group.put(Told::new(3, &tell), slow);
+            assert!(told.is_empty());
+            go.send(()).expect("the leader waits");
+            // There is no committer yet, and the leader returns all the same.
+            assert_eq!(leader.join().expect("no panic"), first);
+            assert_eq!(words(&told), HashMap::from([((1, "stored"), 1)]));
+
+            let committer = scope.spawn(|| group.commit(slow));
+            assert_eq!(begun.recv_timeout(LONG).expect("a round began"), committer.thread().id());
+            go.send(()).expect("the committer waits");
+            group.close();
+            committer.join().expect("no panic");
+        });
+        assert_eq!(words(&told), HashMap::from([((2, "stored"), 1), ((3, "stored"), 1)]));
+    }
+
+    #[test]
+    fn a_round_is_bounded_in_bytes_but_takes_at_least_one_job() {
+        let (tell, _told) = unbounded();
+        let weights = [MAX_BYTES + 1, MAX_BYTES, 1, MAX_BYTES - 1];
+        let jobs: Vec<_> = weights.iter().map(|&weight| Told::new(0, &tell).weighing(weight)).collect();
+        let bytes = weights.iter().sum();
+        let mut state = State { jobs, bytes, led: false, handed_over: false, closed: false };
+        let taken: Vec<usize> = (0..3).map(|_| state.take_round().len()).collect();
+        assert_eq!((taken, state.bytes), (vec![1, 1, 2], 0));
+    }
+
+    #[test]
+    fn a_panic_in_a_round_is_told_to_its_jobs_and_hurts_no_other() {
+        let (group, (tell, told)) = (Group::new(), unbounded());
+        group.put(Told::new(1, &tell), |_| panic!("on purpose"));
+        group.put(Told::new(2, &tell), store);
+        assert_eq!(words(&told), HashMap::from([((1, "unknown"), 1), ((2, "stored"), 1)]));
+    }
+
+    #[test]
+    fn what_comes_after_the_close_or_beyond_the_bound_is_refused() {
+        let (group, (tell, told)) = (Group::new(), unbounded());
+        group.put(Told::new(1, &tell).weighing(MAX_WAITING_BYTES + 1), store);
+        group.close();
+        group.put(Told::new(2, &tell), store);
+        group.commit(store);
+        assert_eq!(words(&told), HashMap::from([((1, "refused"), 1), ((2, "refused"), 1)]));
+    }
+}

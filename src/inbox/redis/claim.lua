@@ -1,0 +1,30 @@
+-- Makes a connection the owner of an inbox.
+-- KEYS 1 state  2 inbox  3 beside
+-- ARGV 1 token  2 this node/boot  3 client  4 address  5 deadline (ms, Redis' clock)  6 channel prefix
+--      7 least time between two changes of hands, ms
+-- Says 'claimed session acked acked_at last last_at epoch pending', 'soon ms' or 'late'.
+local s = load_state(redis.call('GET', KEYS[1]))
+local since = redis.call('HGET', KEYS[3], 'since')
+local now = now_ms()
+-- A claim that timed out must not run later: its connection is gone, and a newer one may be here.
+if now > tonumber(ARGV[5]) then return 'late' end
+if not s then
+  local n = whole(now)
+  s = { born = n, epoch = n, last = '0', last_at = '0', acked = '0', acked_at = '0', tombs = '0',
+    bytes_in = '0', bytes_out = '0', waits = '0', session = '0' }
+end
+check_length(s, KEYS[2])
+if since and s.owner and s.owner ~= '-' then
+  local wait = tonumber(since) + tonumber(ARGV[7]) - now
+  if wait > 0 then return 'soon ' .. whole(wait) end
+end
+local before = s.owner
+s.session = whole(tonumber(s.session) + 1)
+s.token, s.owner = ARGV[1], ARGV[2]
+redis.call('HSET', KEYS[3], 'since', whole(now), 'address', ARGV[4])
+save_state(KEYS[1], s)
+if before and before ~= '-' and before ~= ARGV[2] then
+  redis.call('PUBLISH', ARGV[6] .. string.match(before, '^[^/]+'), 'takeover ' .. ARGV[3] .. ' ' .. s.session)
+end
+local pending = whole(tonumber(s.last) - tonumber(s.acked) - tonumber(s.tombs))
+return table.concat({ 'claimed', s.session, s.acked, s.acked_at, s.last, s.last_at, s.epoch, pending }, ' ')

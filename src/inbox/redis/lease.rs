@@ -1,0 +1,148 @@
+//! The lease of this node, who else is alive, and what time Redis has.
+//!
+//! A lease is a key of five seconds that holds the boot id of the process; it is renewed once a
+//! second. Nothing hangs on a lease but the word `online` in an answer, the listing, and that of
+//! two processes with one name the older ends: sessions, not leases, protect inboxes.
+
+use super::connection::{Lines, Pipeline};
+use super::{Names, text, texts};
+use crate::inbox::{Error, Tended};
+use parking_lot::Mutex;
+use redis::Value;
+use std::collections::HashSet;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+const LEASE_MS: &[u8] = b"5000";
+
+/// What this node knows of its own lease and the others'.
+pub(super) struct Lease {
+    node: String,
+    boot: String,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Redis' clock at an instant of ours.
+    clock: Option<(Instant, u64)>,
+    /// `node/boot` of every lease that holds.
+    alive: HashSet<String>,
+    joined: bool,
+    renewed: Option<Instant>,
+}
+
+impl Lease {
+    pub(super) fn new(node: String, boot: String) -> Lease {
+        let state = State { clock: None, alive: HashSet::new(), joined: false, renewed: None };
+        Lease { node, boot, state: Mutex::new(state) }
+    }
+
+    /// Redis' clock in Unix milliseconds: learned once a second, carried on by ours.
+    pub(super) fn now_ms(&self) -> u64 {
+        let clock = self.state.lock().clock;
+        match clock {
+            Some((then, ms)) => ms + u64::try_from(then.elapsed().as_millis()).unwrap_or(0),
+            None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis().try_into().unwrap_or(0)),
+        }
+    }
+
+    /// Whether an owner (`node/boot`) is a process that lives.
+    pub(super) fn is_alive(&self, owner: &str) -> bool {
+        owner.strip_prefix(self.node.as_str()).and_then(|rest| rest.strip_prefix('/')) == Some(self.boot.as_str())
+            || self.state.lock().alive.contains(owner)
+    }
+
+    /// The names of all nodes that live, this one too.
+    pub(super) fn nodes(&self) -> Vec<String> {
+        let state = self.state.lock();
+        let mut nodes: Vec<_> = state.alive.iter().filter_map(|owner| Some(owner.split_once('/')?.0.into())).collect();
+        if !nodes.contains(&self.node) {
+            nodes.push(self.node.clone());
+        }
+        nodes
+    }
+
+    /// Whether the last renewal is not long ago.
+    pub(super) fn holds(&self) -> bool {
+        self.state.lock().renewed.is_some_and(|at| at.elapsed().as_millis() < 3000)
+    }
+
+    /// Renews the lease and learns clock and neighbours.
+    pub(super) fn renew(&self, lines: &Lines, names: &Names) -> Result<Tended, Error> {
+        let (key, nodes) = (names.lease(&self.node), names.nodes());
+        let mut pipeline = Pipeline::default();
+        pipeline.command(&[b"TIME"]);
+        pipeline.command(&[b"GET", key.as_bytes()]);
+        pipeline.command(&[b"PEXPIRE", key.as_bytes(), LEASE_MS]);
+        pipeline.command(&[b"SMEMBERS", nodes.as_bytes()]);
+        let asked = Instant::now();
+        let mut replies = lines.call(&pipeline).into_iter();
+        let mut next = || replies.next().unwrap_or_else(|| Err(Error::away("no reply")));
+        let (time, holder, renewed, others) = (next()?, next()?, next()?, next()?);
+        let held_by = text(&holder).unwrap_or_default();
+        let joined = self.state.lock().joined;
+        if joined && !held_by.is_empty() && held_by != self.boot {
+            return Ok(Tended::Ousted);
+        }
+        let lapsed = renewed == Value::Int(0) || held_by != self.boot;
+        if lapsed {
+            self.take(lines, &key, &nodes)?;
+        }
+        let alive = self.neighbours(lines, names, &texts(&others))?;
+        let mut state = self.state.lock();
+        state.clock = clock(&time).map(|ms| (asked + asked.elapsed() / 2, ms)).or(state.clock);
+        state.alive = alive;
+        state.renewed = Some(Instant::now());
+        let first = !std::mem::replace(&mut state.joined, true);
+        Ok(if lapsed && !first { Tended::Lapsed } else { Tended::Fine })
+    }
+
+    fn take(&self, lines: &Lines, key: &str, nodes: &str) -> Result<(), Error> {
+        let mut pipeline = Pipeline::default();
+        // Through scripts, for a full Redis refuses both commands, but not a node.
+        let set = b"#!lua flags=allow-oom\nredis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])";
+        pipeline.command(&[b"EVAL", set, b"1", key.as_bytes(), self.boot.as_bytes(), LEASE_MS]);
+        let add = b"#!lua flags=allow-oom\nredis.call('SADD', KEYS[1], ARGV[1])";
+        pipeline.command(&[b"EVAL", add, b"1", nodes.as_bytes(), self.node.as_bytes()]);
+        lines.call(&pipeline).into_iter().try_for_each(|reply| reply.map(|_| ()))
+    }
+
+    fn neighbours(&self, lines: &Lines, names: &Names, others: &[String]) -> Result<HashSet<String>, Error> {
+        let mut pipeline = Pipeline::default();
+        for node in others {
+            pipeline.command(&[b"GET", names.lease(node).as_bytes()]);
+        }
+        let mut alive = HashSet::new();
+        let mut gone = Pipeline::default();
+        for (node, reply) in others.iter().zip(lines.call(&pipeline)) {
+            match text(&reply?) {
+                Some(boot) => {
+                    alive.insert(format!("{node}/{boot}"));
+                }
+                None if *node != self.node => gone.command(&[b"SREM", names.nodes().as_bytes(), node.as_bytes()]),
+                None => {}
+            }
+        }
+        // A node that only lapsed enters its name again with its next renewal.
+        if gone.len() > 0 {
+            lines.call(&gone).into_iter().try_for_each(|reply| reply.map(|_| ()))?;
+        }
+        Ok(alive)
+    }
+
+    /// Gives the lease back, if it still is this process'.
+    pub(super) fn end(&self, lines: &Lines, names: &Names) {
+        let script = b"if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end";
+        let mut pipeline = Pipeline::default();
+        pipeline.command(&[b"EVAL", script, b"1", names.lease(&self.node).as_bytes(), self.boot.as_bytes()]);
+        if let Some(Err(error)) = lines.call(&pipeline).pop() {
+            log::debug!("the lease is left to lapse: {error}");
+        }
+    }
+}
+
+/// The reply of TIME in milliseconds.
+fn clock(reply: &Value) -> Option<u64> {
+    let parts = texts(reply);
+    let number = |i: usize| parts.get(i)?.parse::<u64>().ok();
+    Some(number(0)? * 1000 + number(1)? / 1000)
+}

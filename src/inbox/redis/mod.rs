@@ -1,0 +1,658 @@
+//! The inbox on Redis: for several nodes that share one.
+//!
+//! All keys of a client carry its id as their hash tag, so that they share a cluster slot, and
+//! each operation is one script that touches one client only:
+//!
+//! | key | holds |
+//! |---|---|
+//! | `payrelay:{01}:inbox` | list: `seq accepted_at expires_at bytes parcel` of `acked + 1 … last` |
+//! | `payrelay:{01}:state` | one line of fields, told in `state.lua` |
+//! | `payrelay:{01}:beside` | hash of what is seldom used: `since`, `address`, `wait:<seq>` |
+//! | `payrelay:{01}:id:<payment id>` | `seq accepted_at born fingerprint`, for the dedup window |
+//! | `payrelay:<db>:waiting` | sorted set: client → oldest `accepted_at` of inboxes that stay non-empty |
+//! | `payrelay:<db>:nodes`, `payrelay:<db>:lease:<name>` | set of names; boot id, five seconds long |
+//!
+//! Payments go through group commit on a connection of their own; so do the bookkeeper's notes,
+//! catch-up's readings, questions and the lease, so that none stands in another's way.
+
+mod connection;
+mod durability;
+mod lease;
+mod scripts;
+
+pub(crate) use connection::{Target, brief, jittered};
+
+use super::group::Group;
+use super::{
+    Accepted, Ask, Booked, Claim, Claimed, Deposit, Durability, Error, Found, Health, Inbox, MAX_PER_CALL, Note, Owner,
+    Query, Reading, Record, Retired, Session, Status, Stored, Tended, Token, Which,
+};
+use crate::doorbell::{Bell, parse_entry};
+use crate::payment::{ClientId, Entry, Mark, Seq};
+use connection::{Lines, NO_SCRIPT, Pipeline};
+use lease::Lease;
+use parking_lot::Mutex;
+use redis::Value;
+use scripts::Scripts;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// The least time between two changes of hands of one client.
+const LEAST_HOLD_MS: &[u8] = b"100";
+/// How long a payment may lie before its inbox counts as one that stays non-empty.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How many clients may be remembered to be looked at again; past it, one is not listed as waiting.
+const MAX_TOUCHED: usize = 100_000;
+/// How often Redis is asked what its word is worth.
+const ASK_DURABILITY: Duration = Duration::from_secs(5);
+
+/// What a node sets.
+pub(crate) struct Options {
+    pub(crate) node: String,
+    /// The most payments one inbox holds.
+    pub(crate) inbox_limit: u64,
+    pub(crate) dedup_window: Duration,
+    pub(crate) durability: Durability,
+}
+
+/// The inbox of every client, on Redis.
+pub(crate) struct RedisInbox {
+    options: Options,
+    /// `node/boot`: the owner of what this process claims.
+    me: String,
+    names: Names,
+    scripts: Scripts,
+    deposits: Group<Deposit>,
+    commits: Lines,
+    books: Lines,
+    readings: Lines,
+    questions: Lines,
+    tending: Lines,
+    lease: Lease,
+    ring: Box<dyn Fn(Bell) + Send + Sync>,
+    state: Mutex<State>,
+}
+
+struct State {
+    verdict: Option<(Instant, durability::Verdict)>,
+    /// Why the last commit failed, if it did.
+    trouble: Option<String>,
+    /// Clients that got a payment, and when they are to be looked at.
+    touched: HashMap<ClientId, Instant>,
+    /// Where the round through those that wait goes on.
+    looked_at: Option<ClientId>,
+}
+
+impl RedisInbox {
+    /// Connects to nothing yet: a node starts while Redis is away.
+    ///
+    /// `ring` is called for every payment that is stored for a client of this node.
+    pub(crate) fn new(target: &Target, options: Options, ring: Box<dyn Fn(Bell) + Send + Sync>) -> RedisInbox {
+        let lines = |most| {
+            let mut greeting = Pipeline::default();
+            Scripts::new().load(&mut greeting);
+            Lines::new(target.clone(), greeting, most)
+        };
+        let boot = Token::random().as_str()[..16].to_owned();
+        let state = State { verdict: None, trouble: None, touched: HashMap::new(), looked_at: None };
+        RedisInbox {
+            me: format!("{}/{boot}", options.node),
+            names: Names::new(target.database()),
+            scripts: Scripts::new(),
+            deposits: Group::new(),
+            commits: lines(1),
+            books: lines(1),
+            readings: lines(8),
+            questions: lines(16),
+            tending: lines(1),
+            lease: Lease::new(options.node.clone(), boot),
+            ring,
+            state: Mutex::new(state),
+            options,
+        }
+    }
+
+    /// Calls a script for each item. One that Redis does not know (it forgot all, or is another
+    /// one) was not run: it is loaded and called again.
+    fn call<T>(&self, lines: &Lines, items: &[T], push: impl Fn(&mut Pipeline, &T)) -> Vec<Result<Value, Error>> {
+        let mut pipeline = Pipeline::default();
+        items.iter().for_each(|item| push(&mut pipeline, item));
+        let mut replies = lines.call(&pipeline);
+        let unknown = |reply: &Result<Value, Error>| matches!(reply, Err(Error::Unavailable { stored: Stored::No, why }) if why == NO_SCRIPT);
+        if replies.iter().any(unknown) {
+            let mut again = Pipeline::default();
+            let loads = self.scripts.load(&mut again);
+            let missing: Vec<usize> = (0..items.len()).filter(|&i| unknown(&replies[i])).collect();
+            missing.iter().for_each(|&i| push(&mut again, &items[i]));
+            let answers = lines.call(&again).into_iter().skip(loads);
+            missing.into_iter().zip(answers).for_each(|(i, answer)| replies[i] = answer);
+        }
+        replies
+    }
+
+    /// One round of the group commit.
+    fn store(&self, deposits: Vec<Deposit>) {
+        let now = Instant::now();
+        let (deposits, late): (Vec<_>, Vec<_>) = deposits.into_iter().partition(|d| now < d.deadline);
+        late.into_iter().for_each(|d| d.done.say(Err(Error::away("no time was left"))));
+        let now_ms = self.lease.now_ms().to_string();
+        let replies = self.call(&self.commits, &deposits, |pipeline, d| self.push_accept(pipeline, d, &now_ms));
+        self.note_trouble(&replies);
+        let outcomes: Vec<_> = deposits.iter().zip(replies).map(|(d, reply)| self.read_accepted(d, &reply?)).collect();
+        // All bells of a round ring before its answers are written: writing takes longer.
+        let outcomes: Vec<_> = outcomes
+            .into_iter()
+            .map(|outcome| {
+                outcome.map(|(accepted, bell)| {
+                    bell.into_iter().for_each(|bell| (self.ring)(bell));
+                    accepted
+                })
+            })
+            .collect();
+        self.touch(deposits.iter().zip(&outcomes).filter(|(_, o)| o.is_ok()).map(|(d, _)| &d.payment.client));
+        deposits.into_iter().zip(outcomes).for_each(|(d, outcome)| d.done.say(outcome));
+    }
+
+    fn push_accept(&self, pipeline: &mut Pipeline, deposit: &Deposit, now_ms: &str) {
+        let payment = &deposit.payment;
+        let keys = self.names.client(&payment.client);
+        let limit = self.options.inbox_limit.to_string();
+        let waiter = if deposit.receipt { self.options.node.as_bytes() } else { b"" };
+        let mut args: Vec<&[u8]> = vec![now_ms.as_bytes(), payment.parcel.as_bytes(), limit.as_bytes()];
+        args.extend([
+            payment.client.as_str().as_bytes(),
+            self.me.as_bytes(),
+            self.names.node_prefix.as_bytes(),
+            waiter,
+        ]);
+        let (state, inbox, beside) = (keys.key("state"), keys.key("inbox"), keys.key("beside"));
+        let mut all: Vec<&[u8]> = vec![state.as_bytes(), inbox.as_bytes(), beside.as_bytes()];
+        match &payment.payment_id {
+            None => self.scripts.accept.call(pipeline, &all, &args),
+            Some(id) => {
+                let id_key = keys.id(id.as_str());
+                let (print, window) = (payment.parcel.fingerprint(), self.options.dedup_window.as_millis().to_string());
+                all.push(id_key.as_bytes());
+                args.extend([print.as_bytes(), window.as_bytes()]);
+                self.scripts.accept.call(pipeline, &all, &args);
+            }
+        }
+    }
+
+    fn read_accepted(&self, deposit: &Deposit, reply: &Value) -> Result<(Accepted, Option<Bell>), Error> {
+        let line = text(reply).unwrap_or_default();
+        let words: Vec<&str> = line.split(' ').collect();
+        let online = |owner: &str| owner != "-" && self.lease.is_alive(owner);
+        match words[..] {
+            ["accepted", seq, at, previous_at, owner, _bytes] => {
+                let mark = mark(seq, at)?;
+                let accepted = Accepted { mark, duplicate: false, status: Status::Accepted, online: online(owner) };
+                let bell = (owner == self.me).then(|| {
+                    let entry = Entry { mark, parcel: deposit.payment.parcel.clone() };
+                    Bell {
+                        client: deposit.payment.client.clone(),
+                        previous_at: number(previous_at).unwrap_or(0),
+                        entry,
+                    }
+                });
+                Ok((accepted, bell))
+            }
+            ["duplicate", seq, at, word, owner] => {
+                let status = if word == "acknowledged" { Status::Acknowledged } else { Status::Accepted };
+                Ok((Accepted { mark: mark(seq, at)?, duplicate: true, status, online: online(owner) }, None))
+            }
+            ["full"] => Err(Error::InboxFull),
+            ["reused"] => Err(Error::IdReused),
+            _ => Err(senseless(&line)),
+        }
+    }
+
+    /// Remembers for `health` whether payments can be stored, and says so when it changes.
+    fn note_trouble(&self, replies: &[Result<Value, Error>]) {
+        let now = replies.iter().find_map(|reply| match reply {
+            Err(error) if error.passes() => Some(error.to_string()),
+            _ => None,
+        });
+        if replies.is_empty() {
+            return;
+        }
+        let before = std::mem::replace(&mut self.state.lock().trouble, now.clone());
+        match (before, now) {
+            (None, Some(why)) => log::warn!("payments cannot be stored: {why}"),
+            (Some(_), None) => log::info!("payments are stored again"),
+            _ => {}
+        }
+    }
+
+    fn touch<'a>(&self, clients: impl Iterator<Item = &'a ClientId>) {
+        let mut state = self.state.lock();
+        for client in clients {
+            if state.touched.len() < MAX_TOUCHED && !state.touched.contains_key(client) {
+                state.touched.insert(client.clone(), Instant::now() + LOOK_AGAIN);
+            }
+        }
+    }
+
+    fn push_note(&self, pipeline: &mut Pipeline, note: &Note) {
+        match note {
+            Note::Claim(claim) => self.push_claim(pipeline, claim),
+            Note::Ack { client, session, mark } => {
+                let keys = self.names.client(client);
+                let (state, inbox, beside) = (keys.key("state"), keys.key("inbox"), keys.key("beside"));
+                let numbers = [session.number, session.epoch, mark.seq.0, mark.accepted_at].map(|n| n.to_string());
+                let mut args: Vec<&[u8]> = vec![session.token.as_str().as_bytes()];
+                args.extend(numbers.iter().map(String::as_bytes));
+                args.extend([client.as_str().as_bytes(), self.options.node.as_bytes()]);
+                args.push(self.names.node_prefix.as_bytes());
+                let keys = [state.as_bytes(), inbox.as_bytes(), beside.as_bytes()];
+                self.scripts.acknowledge.call(pipeline, &keys, &args);
+            }
+            Note::Release { client, session } => {
+                let keys = self.names.client(client);
+                let (state, beside) = (keys.key("state"), keys.key("beside"));
+                let token = session.token.as_str().as_bytes();
+                self.scripts.release.call(pipeline, &[state.as_bytes(), beside.as_bytes()], &[token]);
+            }
+        }
+    }
+
+    fn push_claim(&self, pipeline: &mut Pipeline, claim: &Claim) {
+        let keys = self.names.client(&claim.client);
+        let (state, inbox, beside) = (keys.key("state"), keys.key("inbox"), keys.key("beside"));
+        let left = claim.deadline.saturating_duration_since(Instant::now());
+        let deadline = (self.lease.now_ms() + u64::try_from(left.as_millis()).unwrap_or(0)).to_string();
+        let args = [
+            claim.token.as_str().as_bytes(),
+            self.me.as_bytes(),
+            claim.client.as_str().as_bytes(),
+            claim.address.as_bytes(),
+            deadline.as_bytes(),
+            self.names.node_prefix.as_bytes(),
+            LEAST_HOLD_MS,
+        ];
+        self.scripts.claim.call(pipeline, &[state.as_bytes(), inbox.as_bytes(), beside.as_bytes()], &args);
+    }
+
+    fn record_of(&self, replies: &[Result<Value, Error>]) -> Result<Option<Record>, Error> {
+        let [state, beside, oldest] = replies else { return Err(senseless("too few replies")) };
+        let Some(state) = text(state.as_ref().map_err(Clone::clone)?) else { return Ok(None) };
+        let words: Vec<&str> = state.split(' ').collect();
+        let ["1", _, _, last, _, acked, _, tombs, _, _, _, _, _, owner] = words[..] else {
+            return Err(senseless(&state));
+        };
+        let (last, acked, tombs) = (number(last)?, number(acked)?, number(tombs)?);
+        let oldest = oldest.as_ref().map_err(Clone::clone)?;
+        let beside = texts(beside.as_ref().map_err(Clone::clone)?);
+        let owner = owner.split_once('/').filter(|_| self.lease.is_alive(owner)).map(|(node, _)| Owner {
+            node: node.to_owned(),
+            since: beside.first().and_then(|since| since.parse().ok()).unwrap_or(0),
+            address: beside.get(1).cloned().unwrap_or_default(),
+        });
+        Ok(Some(Record {
+            last: Seq(last),
+            acked: Seq(acked),
+            pending: last.saturating_sub(acked).saturating_sub(tombs),
+            oldest_pending_at: bytes(oldest).and_then(parse_entry).map(|e| e.entry.mark.accepted_at),
+            owner,
+        }))
+    }
+
+    /// Corrects the list of inboxes that stay non-empty: for those that got something a while
+    /// ago, and for a part of those that are in it.
+    fn correct_waiting(&self) -> Result<(), Error> {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let mut clients: Vec<ClientId> =
+            state.touched.iter().filter(|(_, due)| **due <= now).map(|(client, _)| client.clone()).collect();
+        clients.truncate(8 * MAX_PER_CALL);
+        clients.iter().for_each(|client| {
+            state.touched.remove(client);
+        });
+        let from = state.looked_at.take();
+        drop(state);
+        let listed = self.waiting(from.as_ref(), MAX_PER_CALL)?;
+        self.state.lock().looked_at = listed.last().cloned();
+        clients.extend(listed);
+        let mut pipeline = Pipeline::default();
+        for (client, record) in clients.iter().zip(self.records(&clients)) {
+            let (key, id) = (self.names.waiting.as_bytes(), client.as_str().as_bytes());
+            match record?.and_then(|record| record.oldest_pending_at) {
+                Some(at) => pipeline.command(&[b"ZADD", key, at.to_string().as_bytes(), id]),
+                None => pipeline.command(&[b"ZREM", key, id]),
+            }
+        }
+        self.tending.call(&pipeline).into_iter().try_for_each(|reply| reply.map(|_| ()))
+    }
+
+    /// Deletes what a retired client's payments were called by, a slice at a time.
+    fn sweep_ids(&self, client: &ClientId) -> Result<(), Error> {
+        let pattern = self.names.client(client).id("*");
+        let mut cursor = "0".to_owned();
+        loop {
+            let mut pipeline = Pipeline::default();
+            pipeline.command(&[b"SCAN", cursor.as_bytes(), b"MATCH", pattern.as_bytes(), b"COUNT", b"1000"]);
+            let Some(Value::Array(parts)) = self.questions.call(&pipeline).pop().transpose()? else { return Ok(()) };
+            let keys = parts.get(1).map(texts).unwrap_or_default();
+            if !keys.is_empty() {
+                let mut pipeline = Pipeline::default();
+                let mut words: Vec<&[u8]> = vec![b"UNLINK"];
+                words.extend(keys.iter().map(String::as_bytes));
+                pipeline.command(&words);
+                self.questions.call(&pipeline).into_iter().try_for_each(|reply| reply.map(|_| ()))?;
+            }
+            cursor = parts.first().and_then(text).unwrap_or_default();
+            if cursor == "0" || cursor.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Inbox for RedisInbox {
+    fn accept(&self, deposit: Deposit) {
+        self.deposits.put(deposit, |round| self.store(round));
+    }
+
+    fn book(&self, notes: &[Note]) -> Vec<Result<Booked, Error>> {
+        let mut booked = Vec::with_capacity(notes.len());
+        for notes in notes.chunks(MAX_PER_CALL) {
+            let replies = self.call(&self.books, notes, |pipeline, note| self.push_note(pipeline, note));
+            booked.extend(notes.iter().zip(replies).map(|(note, reply)| read_booked(note, &reply?)));
+        }
+        booked
+    }
+
+    fn read(&self, asks: &[Ask]) -> Vec<Result<Reading, Error>> {
+        let push = |pipeline: &mut Pipeline, ask: &Ask| {
+            let keys = self.names.client(&ask.client);
+            let (state, inbox) = (keys.key("state"), keys.key("inbox"));
+            let Session { number, token, epoch } = &ask.session;
+            let numbers = [*number, *epoch, ask.after.seq.0, ask.after.accepted_at].map(|n| n.to_string());
+            let (payments, bytes) = (ask.payments.to_string(), ask.bytes.to_string());
+            let mut args: Vec<&[u8]> = vec![token.as_str().as_bytes()];
+            args.extend(numbers.iter().map(String::as_bytes));
+            args.extend([payments.as_bytes(), bytes.as_bytes()]);
+            self.scripts.read.call(pipeline, &[state.as_bytes(), inbox.as_bytes()], &args);
+        };
+        let calls = asks.chunks(MAX_PER_CALL).flat_map(|asks| self.call(&self.readings, asks, push));
+        calls.map(|reply| read_slice(&reply?)).collect()
+    }
+
+    fn look_up(&self, queries: &[Query]) -> Vec<Result<Option<Found>, Error>> {
+        let push = |pipeline: &mut Pipeline, query: &Query| {
+            let keys = self.names.client(&query.client);
+            let (state, inbox) = (keys.key("state"), keys.key("inbox"));
+            let script = &self.scripts.look_up;
+            match &query.which {
+                Which::Seq(seq) => {
+                    script.call(pipeline, &[state.as_bytes(), inbox.as_bytes()], &[seq.to_string().as_bytes()]);
+                }
+                Which::PaymentId(id) => {
+                    let id = keys.id(id.as_str());
+                    script.call(pipeline, &[state.as_bytes(), inbox.as_bytes(), id.as_bytes()], &[b""]);
+                }
+            }
+        };
+        let mut found = Vec::with_capacity(queries.len());
+        for queries in queries.chunks(MAX_PER_CALL) {
+            let replies = self.call(&self.questions, queries, push);
+            found.extend(queries.iter().zip(replies).map(|(query, reply)| read_found(query, &reply?)));
+        }
+        found
+    }
+
+    fn records(&self, clients: &[ClientId]) -> Vec<Result<Option<Record>, Error>> {
+        let mut records = Vec::with_capacity(clients.len());
+        for clients in clients.chunks(MAX_PER_CALL) {
+            let mut pipeline = Pipeline::default();
+            for client in clients {
+                let keys = self.names.client(client);
+                pipeline.command(&[b"GET", keys.key("state").as_bytes()]);
+                pipeline.command(&[b"HMGET", keys.key("beside").as_bytes(), b"since", b"address"]);
+                pipeline.command(&[b"LINDEX", keys.key("inbox").as_bytes(), b"0"]);
+            }
+            records.extend(self.questions.call(&pipeline).chunks(3).map(|replies| self.record_of(replies)));
+        }
+        records
+    }
+
+    fn waiting(&self, after: Option<&ClientId>, most: usize) -> Result<Vec<ClientId>, Error> {
+        let mut pipeline = Pipeline::default();
+        pipeline.command(&[b"ZRANGE", self.names.waiting.as_bytes(), b"0", b"-1"]);
+        let reply = self.questions.call(&pipeline).pop().unwrap_or_else(|| Err(senseless("no reply")))?;
+        let mut clients: Vec<ClientId> = texts(&reply).iter().filter_map(|id| ClientId::parse(id).ok()).collect();
+        clients.retain(|client| after.is_none_or(|after| client > after));
+        clients.sort_unstable();
+        clients.truncate(most);
+        Ok(clients)
+    }
+
+    fn retire(&self, client: &ClientId, discard: bool) -> Result<Retired, Error> {
+        let keys = self.names.client(client);
+        let names = ["state", "inbox", "beside", "dead"].map(|name| keys.key(name));
+        let flag: &[u8] = if discard { b"1" } else { b"0" };
+        let args = [flag, self.names.node_prefix.as_bytes(), client.as_str().as_bytes()];
+        let push = |pipeline: &mut Pipeline, (): &()| {
+            let keys: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
+            self.scripts.retire.call(pipeline, &keys, &args);
+        };
+        let reply = self.call(&self.questions, &[()], push).pop().unwrap_or_else(|| Err(senseless("no reply")))?;
+        let line = text(&reply).unwrap_or_default();
+        match line.split_once(' ') {
+            Some(("pending", n)) => return Ok(Retired::Pending(number(n)?)),
+            None if line == "unknown" => return Ok(Retired::Unknown),
+            None if line == "retired" => {}
+            _ => return Err(senseless(&line)),
+        }
+        self.sweep_ids(client)?;
+        let mut pipeline = Pipeline::default();
+        pipeline.command(&[b"ZREM", self.names.waiting.as_bytes(), client.as_str().as_bytes()]);
+        self.questions.call(&pipeline);
+        Ok(Retired::Done)
+    }
+
+    fn tend(&self) -> Tended {
+        let tended = match self.lease.renew(&self.tending, &self.names) {
+            Ok(tended) => tended,
+            Err(error) => {
+                self.note_trouble(&[Err(error)]);
+                return Tended::Fine;
+            }
+        };
+        let asked = self.state.lock().verdict.as_ref().map(|(at, _)| *at);
+        if asked.is_none_or(|at| at.elapsed() >= ASK_DURABILITY)
+            && let Some(verdict) = durability::ask(&self.tending, self.options.durability)
+        {
+            self.announce(&verdict);
+            self.state.lock().verdict = Some((Instant::now(), verdict));
+        }
+        if let Err(error) = self.correct_waiting() {
+            log::debug!("the list of waiting clients is not corrected now: {error}");
+        }
+        tended
+    }
+
+    fn nodes(&self) -> Vec<String> {
+        self.lease.nodes()
+    }
+
+    fn health(&self) -> Health {
+        let mut pipeline = Pipeline::default();
+        pipeline.command(&[b"PING"]);
+        let answer = self.questions.call(&pipeline).pop().unwrap_or_else(|| Err(senseless("no reply")));
+        let state = self.state.lock();
+        let (words, warnings, refusal) = match &state.verdict {
+            Some((_, v)) => (v.words.clone(), v.warnings.clone(), v.refusal.clone()),
+            None => ("unknown: Redis was not reached yet".into(), Vec::new(), Some("Redis was not reached yet".into())),
+        };
+        let ready = match (answer, refusal, &state.trouble) {
+            (Err(error), ..) => Err(error.to_string()),
+            (_, Some(refusal), _) => Err(refusal),
+            // Only a payment that is stored takes this away, and none may come while others hear 503.
+            (_, _, Some(why)) if *why == Error::StoreFull.to_string() => Err(why.clone()),
+            _ if !self.lease.holds() => Err("the lease of this node is not renewed".into()),
+            _ => Ok(()),
+        };
+        Health { ready, store: "redis", durability: words, warnings }
+    }
+
+    fn commit(&self) {
+        self.deposits.commit(|round| self.store(round));
+    }
+
+    fn close(&self) {
+        self.deposits.close();
+    }
+
+    fn leave(&self) {
+        self.lease.end(&self.tending, &self.names);
+    }
+}
+
+impl RedisInbox {
+    /// Says what Redis' word is worth whenever that changes.
+    fn announce(&self, verdict: &durability::Verdict) {
+        let same = matches!(&self.state.lock().verdict, Some((_, before)) if before == verdict);
+        if same {
+            return;
+        }
+        log::info!("durability: {}", verdict.words);
+        verdict.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        if let Some(refusal) = &verdict.refusal {
+            log::error!("not ready: {refusal}");
+        }
+    }
+}
+
+fn read_booked(note: &Note, reply: &Value) -> Result<Booked, Error> {
+    let line = text(reply).unwrap_or_default();
+    let words: Vec<&str> = line.split(' ').collect();
+    match (note, &words[..]) {
+        (_, ["replaced"]) => Ok(Booked::Replaced),
+        (_, ["rolled_back"]) => Ok(Booked::RolledBack),
+        (_, ["released"]) => Ok(Booked::Released),
+        (_, ["acknowledged", acked]) => Ok(Booked::Acknowledged(Seq(number(acked)?))),
+        (_, ["soon", ms]) => Ok(Booked::TooSoon(Duration::from_millis(number(ms)?))),
+        (_, ["late"]) => Err(Error::away("no time was left")),
+        (Note::Claim(claim), ["claimed", session, acked, acked_at, last, last_at, epoch, pending]) => {
+            let session = Session { number: number(session)?, token: claim.token, epoch: number(epoch)? };
+            let (acked, last) = (mark(acked, acked_at)?, mark(last, last_at)?);
+            Ok(Booked::Claimed(Claimed { session, acked, last, pending: number(pending)? }))
+        }
+        _ => Err(senseless(&line)),
+    }
+}
+
+fn read_slice(reply: &Value) -> Result<Reading, Error> {
+    let Value::Array(parts) = reply else { return Err(senseless("not a slice")) };
+    let word = |i: usize| parts.get(i).and_then(text).unwrap_or_default();
+    match word(0).as_str() {
+        "replaced" => Ok(Reading::Replaced),
+        "rolled_back" => Ok(Reading::RolledBack),
+        "slice" => {
+            let last = mark(&word(1), &word(2))?;
+            let entries = parts.iter().skip(3).map(|part| bytes(part).and_then(parse_entry).map(|e| e.entry));
+            let entries: Option<Vec<_>> = entries.collect();
+            Ok(Reading::Slice { entries: entries.ok_or_else(|| senseless("an entry is not readable"))?, last })
+        }
+        other => Err(senseless(other)),
+    }
+}
+
+fn read_found(query: &Query, reply: &Value) -> Result<Option<Found>, Error> {
+    let Value::Array(parts) = reply else { return Err(senseless("not an answer")) };
+    let word = |i: usize| parts.get(i).and_then(text).unwrap_or_default();
+    if word(0) == "none" {
+        return Ok(None);
+    }
+    let held = parts.get(3).and_then(bytes).and_then(parse_entry);
+    let payment_id = match &query.which {
+        Which::PaymentId(id) => Some(id.as_str().to_owned()),
+        Which::Seq(_) => held.and_then(|e| e.entry.parcel.payment_id().map(str::to_owned)),
+    };
+    let status = if word(2) == "acknowledged" { Status::Acknowledged } else { Status::Accepted };
+    Ok(Some(Found { seq: Seq(number(&word(1))?), status, payment_id }))
+}
+
+/// How keys and channels are called.
+struct Names {
+    /// What a node's channel begins with, before its name. Channels know no database number.
+    node_prefix: String,
+    waiting: String,
+    database: i64,
+}
+
+impl Names {
+    fn new(database: i64) -> Names {
+        Names { node_prefix: node_channel(database, ""), waiting: format!("payrelay:{database}:waiting"), database }
+    }
+
+    fn client<'a>(&self, client: &'a ClientId) -> ClientKeys<'a> {
+        ClientKeys(client.as_str())
+    }
+
+    fn lease(&self, node: &str) -> String {
+        format!("payrelay:{}:lease:{node}", self.database)
+    }
+
+    fn nodes(&self) -> String {
+        format!("payrelay:{}:nodes", self.database)
+    }
+}
+
+/// The pub/sub channel of one node.
+pub(crate) fn node_channel(database: i64, node: &str) -> String {
+    format!("payrelay:{database}:node:{node}")
+}
+
+/// The pub/sub channel of all nodes.
+pub(crate) fn all_channel(database: i64) -> String {
+    format!("payrelay:{database}:all")
+}
+
+struct ClientKeys<'a>(&'a str);
+
+impl ClientKeys<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("payrelay:{{{}}}:{name}", self.0)
+    }
+
+    fn id(&self, payment_id: &str) -> String {
+        format!("payrelay:{{{}}}:id:{payment_id}", self.0)
+    }
+}
+
+fn senseless(what: &str) -> Error {
+    Error::Corrupt(format!("Redis says {:?}", what.chars().take(100).collect::<String>()))
+}
+
+fn number(text: &str) -> Result<u64, Error> {
+    text.parse().map_err(|_| senseless(text))
+}
+
+fn mark(seq: &str, at: &str) -> Result<Mark, Error> {
+    Ok(Mark { seq: Seq(number(seq)?), accepted_at: number(at)? })
+}
+
+fn bytes(value: &Value) -> Option<&[u8]> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.as_bytes()),
+        _ => None,
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::Int(n) => Some(n.to_string()),
+        Value::VerbatimString { text, .. } => Some(text.clone()),
+        other => std::str::from_utf8(bytes(other)?).ok().map(str::to_owned),
+    }
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(parts) | Value::Set(parts) => parts.iter().filter_map(text).collect(),
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,69 @@
+//! The scripts: one for each operation, each touching one client's keys only.
+
+use super::connection::Pipeline;
+
+const STATE: &str = include_str!("state.lua");
+
+/// A script as Redis keeps it.
+pub(super) struct Script {
+    text: String,
+    sha: String,
+}
+
+impl Script {
+    fn new(shebang: &str, parts: &[&str]) -> Script {
+        let text = format!("{shebang}\n{}", parts.concat());
+        let sha = redis::Script::new(&text).get_hash().to_owned();
+        Script { text, sha }
+    }
+
+    /// Appends a call.
+    pub(super) fn call(&self, pipeline: &mut Pipeline, keys: &[&[u8]], args: &[&[u8]]) {
+        let count = keys.len().to_string();
+        let mut words: Vec<&[u8]> = Vec::with_capacity(3 + keys.len() + args.len());
+        words.extend([b"EVALSHA".as_slice(), self.sha.as_bytes(), count.as_bytes()]);
+        words.extend(keys);
+        words.extend(args);
+        pipeline.command(&words);
+    }
+}
+
+/// All of them.
+pub(super) struct Scripts {
+    pub(super) accept: Script,
+    pub(super) claim: Script,
+    pub(super) acknowledge: Script,
+    pub(super) release: Script,
+    pub(super) read: Script,
+    pub(super) look_up: Script,
+    pub(super) retire: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Scripts {
+        // Only what takes more memory may be refused for lack of it: else a full Redis would let
+        // nobody in, take no acknowledgement, and never drain.
+        let draining = |body: &str| Script::new("#!lua flags=allow-oom", &[STATE, body]);
+        Scripts {
+            accept: Script::new("#!lua", &[include_str!("accept.lua")]),
+            claim: draining(include_str!("claim.lua")),
+            acknowledge: draining(include_str!("acknowledge.lua")),
+            release: draining(include_str!("release.lua")),
+            read: draining(include_str!("read.lua")),
+            look_up: Script::new("#!lua flags=no-writes", &[STATE, include_str!("look_up.lua")]),
+            retire: draining(include_str!("retire.lua")),
+        }
+    }
+
+    fn all(&self) -> [&Script; 7] {
+        [&self.accept, &self.claim, &self.acknowledge, &self.release, &self.read, &self.look_up, &self.retire]
+    }
+
+    /// Appends what has Redis keep them all. Returns how many commands that is.
+    pub(super) fn load(&self, pipeline: &mut Pipeline) -> usize {
+        for script in self.all() {
+            pipeline.command(&[b"SCRIPT", b"LOAD", script.text.as_bytes()]);
+        }
+        self.all().len()
+    }
+}

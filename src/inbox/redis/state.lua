@@ -1,0 +1,78 @@
+-- The state of one client: how it is written, and who may speak for it. Goes before every script
+-- but accept.lua, which is the hot one and takes the line apart itself.
+--
+-- 1 born epoch last last_at acked acked_at tombs bytes_in bytes_out waits session token owner
+--   1                 the version of this format
+--   born, epoch       when this client was first seen; when its numbering began (Unix ms)
+--   last, last_at     the newest payment's seq and accepted_at
+--   acked, acked_at   the same of the newest one that left the inbox
+--   tombs             dead letters' places between acked and last
+--   bytes_in, _out    of all parcels that ever entered, that ever left
+--   waits             how many `wait:<seq>` fields stand in the hash beside
+--   session, token    the newest claim: its number, and its proof while it holds ('-' if it was released)
+--   owner             node/boot that holds it, or '-'
+local function load_state(text)
+  if not text then return nil end
+  local s = {}
+  s.born, s.epoch, s.last, s.last_at, s.acked, s.acked_at, s.tombs, s.bytes_in, s.bytes_out, s.waits,
+    s.session, s.token, s.owner = string.match(text,
+    '^1 (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%S+)$')
+  if not s.owner then error('the state of a client is not readable') end
+  return s
+end
+
+-- Numbers from a calculation go through whole(): Lua would print 1e+14.
+local function whole(number) return string.format('%.0f', number) end
+
+local function save_state(key, s)
+  redis.call('SET', key, table.concat({ '1', s.born, s.epoch, s.last, s.last_at, s.acked, s.acked_at, s.tombs,
+    s.bytes_in, s.bytes_out, s.waits, s.session, s.token, s.owner }, ' '))
+end
+
+local function now_ms()
+  local t = redis.call('TIME')
+  return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+end
+
+-- Whether the list holds what the state says: else this client is stopped, loudly.
+local function check_length(s, inbox)
+  if redis.call('LLEN', inbox) ~= tonumber(s.last) - tonumber(s.acked) then
+    error('an inbox holds another number of payments than its state says')
+  end
+end
+
+-- Seq, accepted_at and the bytes up to a payment between acked and last.
+local function place(s, inbox, seq)
+  local entry = redis.call('LINDEX', inbox, whole(seq - tonumber(s.acked) - 1))
+  if not entry then error('an inbox lacks a payment that its state names') end
+  local n, at, bytes = string.match(entry, '^(%d+) (%d+) %d+ (%d+) ')
+  if tonumber(n) ~= seq then error('an inbox holds a payment in another place') end
+  return at, bytes
+end
+
+-- Whether the store still knows a place that a session saw.
+local function knows(s, inbox, seq, at)
+  local last, acked = tonumber(s.last), tonumber(s.acked)
+  if seq > last then return false end
+  if seq == last then return s.last_at == at end
+  if seq == acked then return s.acked_at == at end
+  return seq < acked or place(s, inbox, seq) == at
+end
+
+-- nil where a session owns the inbox and the store knows what it saw. Else why not: 'replaced' by
+-- a newer one, or 'rolled_back': the store came back without its last writes, and everyone must
+-- claim anew under a higher epoch, for numbers may be given again to other payments.
+local function fence(s, state_key, inbox, token, session, epoch, seq, at)
+  if not s then return 'rolled_back' end
+  if s.token == token then
+    if s.epoch == epoch and knows(s, inbox, seq, at) then return nil end
+  elseif tonumber(s.session) > session then
+    return 'replaced'
+  elseif tonumber(s.epoch) > tonumber(epoch) then
+    return 'rolled_back'
+  end
+  s.epoch = whole(math.max(tonumber(s.epoch) + 1, tonumber(epoch) + 1, now_ms()))
+  s.token, s.owner = '-', '-'
+  save_state(state_key, s)
+  return 'rolled_back'
+end

@@ -1,0 +1,447 @@
+//! A running node: binds, connects, starts the threads, and stops them in the order of the data.
+//!
+//! The only file that knows all the others. Runs on the main thread, which waits for a signal.
+
+use crate::args::{HttpServer, ServeArgs, default_node_name};
+use crate::auth::{ApiKeys, ClientSecrets};
+use crate::bookkeeper::{self, Bookkeeper, Item};
+use crate::bus::{Bus, Event, To};
+use crate::capacity::{self, Capacity};
+use crate::client::connection::{Connection, Shared};
+use crate::client::reader::Reception;
+use crate::client::{Clients, catch_up, door};
+use crate::doorbell::{Bell, Question, Takeover, topic};
+use crate::drainer::{self, Drainer};
+use crate::http::clients::answer_question;
+use crate::http::routes::Routes;
+use crate::http::{door as http_door, tiny};
+use crate::inbox::disk::{DiskInbox, DiskOptions};
+use crate::inbox::redis::{Options, RedisInbox, Target};
+use crate::inbox::{Durability, Inbox};
+use crate::metrics::Metrics;
+use crate::payment::ClientId;
+use crate::receipts::Receipts;
+use crate::router::{self, Bells};
+use crate::tender::{self, Tender};
+use crate::{args, signals, thread};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use socket2::{Domain, Socket, Type};
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Connections that wait to be accepted. With std's 128, ten thousand clients that come back at
+/// once need a minute.
+const BACKLOG: i32 = 4096;
+/// Threads that bring clients up to date.
+const CATCH_UPS: usize = 2;
+/// How long the ports stay closed for the store to be reached first.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
+/// The share of each step of stopping. The last word is [`STOP_LIMIT`]'s.
+const HTTP_SHARE: Duration = Duration::from_secs(3);
+const GOODBYE_SHARE: Duration = Duration::from_secs(1);
+const BOOK_SHARE: Duration = Duration::from_secs(2);
+/// A stop takes no longer, whatever hangs.
+const STOP_LIMIT: Duration = Duration::from_secs(8);
+
+/// Why a node does not run.
+#[derive(Debug)]
+pub enum StartError {
+    /// A file that the configuration names is not usable: exit status 2.
+    Configuration(String),
+    /// Something that should be there is not: exit status 1.
+    Failed(String),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (StartError::Configuration(line) | StartError::Failed(line)) = self;
+        f.write_str(line)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Runs a node until a signal stops it.
+///
+/// # Errors
+///
+/// [`StartError`]: nothing was taken from anybody.
+pub fn serve(args: ServeArgs) -> Result<(), StartError> {
+    let configuration = |error: crate::auth::LoadError| StartError::Configuration(error.to_string());
+    let keys = args.api_keys_file.as_deref().map(ApiKeys::load).transpose().map_err(configuration)?;
+    let secrets = args.client_secret_file.as_deref().map(ClientSecrets::load).transpose().map_err(configuration)?;
+    let stop = signals::listen().map_err(|e| StartError::Failed(format!("cannot listen for signals: {e}")))?;
+    let capacity = capacity::find(args.max_clients, args.max_http);
+    let http = bind(args.http, "choose another with --http")?;
+    let tcp: Vec<TcpListener> =
+        args.tcp.iter().map(|addr| bind(*addr, "choose another with --tcp")).collect::<Result<_, _>>()?;
+    let node = Node::start(&args, keys, secrets, capacity, http, tcp)?;
+    // Main has nothing else to do.
+    let _ = stop.recv();
+    node.stop();
+    Ok(())
+}
+
+fn bind(addr: SocketAddr, mend: &str) -> Result<TcpListener, StartError> {
+    let listen = || {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(TcpListener::from(socket))
+    };
+    listen().map_err(|e: std::io::Error| StartError::Failed(format!("cannot listen on {addr}: {e}; {mend}")))
+}
+
+/// Everything of a running node that stopping needs.
+struct Node {
+    inbox: Arc<dyn Inbox>,
+    bus: Bus,
+    bells: Arc<Bells>,
+    clients: Arc<Clients>,
+    receipts: Arc<Receipts>,
+    drainer: Arc<Drainer>,
+    catch_up: Sender<Option<Arc<Connection>>>,
+    book: Sender<Item>,
+    http: HttpDoor,
+    door: Arc<door::Door>,
+    tcp: Vec<Arc<TcpListener>>,
+    tender: Sender<()>,
+    threads: Vec<(&'static str, JoinHandle<()>)>,
+}
+
+enum HttpDoor {
+    Strict(Arc<http_door::Door>),
+    Tiny(Arc<tiny::SideDoor>),
+}
+
+/// Starts essential threads and keeps their handles.
+struct Threads(Vec<(&'static str, JoinHandle<()>)>);
+
+impl Threads {
+    fn start(&mut self, name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+        let handle = thread::essential(name, body)
+            .map_err(|e| StartError::Failed(format!("cannot start the thread {name}: {e}")))?;
+        self.0.push((name, handle));
+        Ok(())
+    }
+}
+
+impl Node {
+    fn start(
+        args: &ServeArgs,
+        keys: Option<ApiKeys>,
+        secrets: Option<ClientSecrets>,
+        capacity: Capacity,
+        http: TcpListener,
+        tcp: Vec<TcpListener>,
+    ) -> Result<Node, StartError> {
+        let name = args.node.clone().unwrap_or_else(|| default_node_name(local(&http).port()));
+        let metrics = Arc::new(Metrics::new());
+        let clients = Arc::new(Clients::default());
+        let (bells, rung) = router::bells(Arc::clone(&clients));
+        let bells = Arc::new(bells);
+        let drainer = Drainer::new().map_err(|e| StartError::Failed(format!("cannot watch sockets: {e}")))?;
+        let drainer = Arc::new(drainer);
+        let (inbox, bus) = open_store(args, &name, &bells)?;
+        let receipts = Receipts::new(bus.clone());
+        // A client stands in each of these at most once or twice, so nobody ever waits to enter.
+        let (catch_up_tx, catch_up_rx) = bounded(2 * capacity.clients + 64);
+        let (book_tx, book_rx) = bounded(4 * capacity.clients + 64);
+        let (tender_tx, tender_rx) = bounded(1);
+        let heartbeat_secs = args.heartbeat.as_secs().max(1);
+        let shared = Arc::new(Shared {
+            node: name.clone(),
+            heartbeat_secs,
+            catch_up: catch_up_tx.clone(),
+            book: book_tx.clone(),
+            drainer: Arc::clone(&drainer),
+            metrics: Arc::clone(&metrics),
+        });
+        let reception = Reception {
+            clients: Arc::clone(&clients),
+            shared,
+            secrets,
+            window: args.window,
+            heartbeat: args.heartbeat,
+        };
+        let routes = Arc::new(Routes {
+            node: name.clone(),
+            inbox: Arc::clone(&inbox),
+            clients: Arc::clone(&clients),
+            bus: bus.clone(),
+            receipts: Arc::clone(&receipts),
+            metrics: Arc::clone(&metrics),
+            keys,
+            body_limit: args.body_limit,
+        });
+
+        let mut threads = Threads(Vec::new());
+        let questions = subscribe(&bus, &bells, &clients, &receipts);
+        let (bus2, clients2, name2) = (bus.clone(), Arc::clone(&clients), name.clone());
+        threads.start("answers", move || answer(&questions, &bus2, &clients2, &name2))?;
+        let drainer2 = Arc::clone(&drainer);
+        threads.start("drainer", move || drainer::run(&drainer2))?;
+        let clients2 = Arc::clone(&clients);
+        threads.start("router", move || router::run(&rung, &clients2))?;
+        for _ in 0..CATCH_UPS {
+            let (rx, tx, inbox2) = (catch_up_rx.clone(), catch_up_tx.clone(), Arc::clone(&inbox));
+            threads.start("catch-up", move || catch_up::run(&rx, &tx, &*inbox2))?;
+        }
+        let bookkeeper = Bookkeeper {
+            queue: book_rx,
+            inbox: Arc::clone(&inbox),
+            receipts: Arc::clone(&receipts),
+            metrics: Arc::clone(&metrics),
+        };
+        threads.start("bookkeeper", move || bookkeeper::run(&bookkeeper))?;
+        let inbox2 = Arc::clone(&inbox);
+        threads.start("committer", move || inbox2.commit())?;
+        let (receipts2, inbox2) = (Arc::clone(&receipts), Arc::clone(&inbox));
+        threads.start("timer", move || receipts2.run(&*inbox2))?;
+        if args.redis.is_some() {
+            let bus2 = bus.clone();
+            threads.start("subscriber", move || bus2.run())?;
+        }
+        wait_for_store(&*inbox, &bus);
+        let tender = Tender {
+            inbox: Arc::clone(&inbox),
+            bus: bus.clone(),
+            clients: Arc::clone(&clients),
+            heartbeat_secs,
+            stop: tender_rx,
+        };
+        threads.start("tender", move || tender::run(&tender))?;
+
+        let http_addr = local(&http);
+        let tcp_addrs: Vec<String> = tcp.iter().map(|listener| local(listener).to_string()).collect();
+        let http = open_http(args.http_server, http, routes, &drainer, capacity.http, &mut threads)?;
+        let door = door::Door::new(Arc::new(reception), capacity.clients);
+        let tcp: Vec<Arc<TcpListener>> = tcp.into_iter().map(Arc::new).collect();
+        for listener in &tcp {
+            let (door2, listener2) = (Arc::clone(&door), Arc::clone(listener));
+            threads.start("tcp-accept", move || door2.accept(&listener2))?;
+        }
+        announce(&name, http_addr, &tcp_addrs, &*inbox, capacity);
+        Ok(Node {
+            inbox,
+            bus,
+            bells,
+            clients,
+            receipts,
+            drainer,
+            catch_up: catch_up_tx,
+            book: book_tx,
+            http,
+            door,
+            tcp,
+            tender: tender_tx,
+            threads: threads.0,
+        })
+    }
+
+    /// Stops in the order of the data: what comes in first, what was promised last.
+    fn stop(self) {
+        log::info!("stopping");
+        let started = Instant::now();
+        thread::expect_ends();
+        // Whatever hangs, the process ends; what is not stored then comes again.
+        std::thread::spawn(|| {
+            std::thread::sleep(STOP_LIMIT);
+            log::warn!("stopping took too long; ending all the same");
+            std::process::exit(0);
+        });
+        self.tcp.iter().for_each(|listener| self.door.stop(listener));
+        self.receipts.stop();
+        match &self.http {
+            HttpDoor::Strict(door) => {
+                door.stop();
+                if !door.drained(started + HTTP_SHARE) {
+                    log::warn!("some HTTP requests did not come to their end");
+                }
+            }
+            HttpDoor::Tiny(door) => door.stop(),
+        }
+        self.bells.stop();
+        let _ = self.catch_up.try_send(None);
+        self.join(&["router", "catch-up"], HTTP_SHARE);
+        // Nobody sends any more; what clients still acknowledge is taken.
+        let connections = self.clients.all();
+        connections.iter().for_each(|connection| connection.say_goodbye());
+        let goodbye = Instant::now() + GOODBYE_SHARE;
+        self.clients.wait_until_empty(goodbye);
+        connections.iter().for_each(|connection| connection.close(crate::client::connection::CloseReason::Left));
+        self.clients.wait_until_empty(Instant::now() + GOODBYE_SHARE);
+        let _ = self.book.try_send(Item::Stop(Instant::now() + BOOK_SHARE));
+        self.join(&["bookkeeper"], BOOK_SHARE);
+        self.inbox.close();
+        self.join(&["committer"], BOOK_SHARE);
+        self.drainer.stop();
+        self.bus.stop();
+        drop(self.tender);
+        self.inbox.leave();
+        log::info!("stopped after {:.1} s", started.elapsed().as_secs_f64());
+    }
+
+    /// Waits for threads of these names, no longer than their share.
+    fn join(&self, names: &[&str], share: Duration) {
+        let deadline = Instant::now() + share;
+        for (name, handle) in self.threads.iter().filter(|(name, _)| names.contains(name)) {
+            while !handle.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            if !handle.is_finished() {
+                log::warn!("the thread {name} is left behind");
+            }
+        }
+    }
+}
+
+fn local(listener: &TcpListener) -> SocketAddr {
+    listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+}
+
+/// The inbox, and the bus that goes with it.
+fn open_store(args: &ServeArgs, name: &str, bells: &Arc<Bells>) -> Result<(Arc<dyn Inbox>, Bus), StartError> {
+    let bells = Arc::clone(bells);
+    let ring = Box::new(move |bell| bells.ring(bell));
+    let inbox_limit = u64::try_from(args.inbox_limit).unwrap_or(u64::MAX);
+    let node = name.to_owned();
+    let Some(url) = &args.redis else {
+        let options = DiskOptions { inbox_limit, dedup_window: args.dedup_window, node };
+        let fatal = Box::new(|why: String| {
+            log::error!("{why}; a restart is safer than going on");
+            std::process::exit(1);
+        });
+        let inbox = DiskInbox::open(&args.data_dir, options, ring, fatal);
+        let inbox = inbox.map_err(|e| StartError::Failed(e.to_string()))?;
+        return Ok((Arc::new(inbox), Bus::local(name)));
+    };
+    let failed = |why: String| StartError::Configuration(format!("--redis {url}: {why}"));
+    let target = Target::parse(url.expose()).map_err(failed)?;
+    let bus = Bus::redis(url.expose(), name).map_err(|e| failed(e.to_string()))?;
+    let durability = match args.require_durability {
+        args::Durability::Always => Durability::Always,
+        args::Durability::Everysec => Durability::Everysec,
+        args::Durability::Any => Durability::Any,
+    };
+    let options = Options { node, inbox_limit, dedup_window: args.dedup_window, durability };
+    Ok((Arc::new(RedisInbox::new(&target, options, ring)), bus))
+}
+
+/// What this node listens to. Returns the questions, which are answered on a thread of their own.
+fn subscribe(bus: &Bus, bells: &Arc<Bells>, clients: &Arc<Clients>, receipts: &Arc<Receipts>) -> Receiver<Question> {
+    let (bells, clients2, receipts) = (Arc::clone(bells), Arc::clone(clients), Arc::clone(receipts));
+    bus.on(topic::DOORBELL, move |event| match event {
+        Event::Message(message) => match Bell::parse(message.bytes) {
+            Some(bell) => bells.ring(bell),
+            None => log::debug!("a doorbell that is none"),
+        },
+        Event::Lost(_) => {}
+        // Bells rung while nobody listened are gone.
+        Event::Restored => {
+            clients2.check_all();
+            receipts.ask_again();
+        }
+    });
+    let clients2 = Arc::clone(clients);
+    bus.on(topic::TAKEOVER, move |event| {
+        if let Event::Message(message) = event
+            && let Some(Takeover { client, session }) = Takeover::parse(message.bytes)
+            && let Some(connection) = clients2.get(&client)
+        {
+            connection.taken_over(session);
+        }
+    });
+    let clients2 = Arc::clone(clients);
+    bus.on(topic::DISCONNECT, move |event| {
+        if let Event::Message(message) = event {
+            let client = std::str::from_utf8(message.bytes).ok().and_then(|id| ClientId::parse(id).ok());
+            if let Some(connection) = client.and_then(|client| clients2.get(&client)) {
+                connection.close(crate::client::connection::CloseReason::Disconnected);
+            }
+        }
+    });
+    let (question_tx, question_rx) = bounded(64);
+    bus.on(topic::QUESTION, move |event| {
+        if let Event::Message(message) = event
+            && let Ok(question) = message.json()
+        {
+            // One too many is not answered; who asks says that this node is missing.
+            let _ = question_tx.try_send(question);
+        }
+    });
+    question_rx
+}
+
+/// Thread body of `answers`: tells other nodes who is online here.
+fn answer(questions: &Receiver<Question>, bus: &Bus, clients: &Clients, name: &str) {
+    while let Ok(question) = questions.recv() {
+        let online = answer_question(name, clients, &question);
+        let text = serde_json::to_vec(&online).unwrap_or_default();
+        if let Err(error) = bus.emit(To::Node(&question.answer_to), &question.topic, &text) {
+            log::debug!("a question stays without answer: {error}");
+        }
+    }
+}
+
+/// Gives the store a moment before the ports open. A node starts without it all the same.
+fn wait_for_store(inbox: &dyn Inbox, bus: &Bus) {
+    let deadline = Instant::now() + STORE_PATIENCE;
+    loop {
+        inbox.tend();
+        if bus.is_up() && inbox.health().ready.is_ok() {
+            return;
+        }
+        if Instant::now() >= deadline {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let why = inbox.health().ready.err().unwrap_or_else(|| "other nodes are not heard yet".into());
+    log::warn!("starting, but not ready: {why}");
+}
+
+fn open_http(
+    kind: HttpServer,
+    listener: TcpListener,
+    routes: Arc<Routes>,
+    drainer: &Arc<Drainer>,
+    max_connections: usize,
+    threads: &mut Threads,
+) -> Result<HttpDoor, StartError> {
+    let limits = http_door::Limits { max_connections, ..http_door::Limits::default() };
+    match kind {
+        HttpServer::Strict => {
+            let door = Arc::new(http_door::Door::new(listener, routes, Arc::clone(drainer), limits));
+            let door2 = Arc::clone(&door);
+            threads.start("http-accept", move || door2.accept())?;
+            Ok(HttpDoor::Strict(door))
+        }
+        HttpServer::TinyHttp => {
+            let door = tiny::SideDoor::new(listener, routes, limits.head_bytes)
+                .map_err(|e| StartError::Failed(format!("cannot open the HTTP port: {e}")))?;
+            let door = Arc::new(door);
+            for _ in 0..tiny::WORKERS {
+                let door2 = Arc::clone(&door);
+                threads.start("http-worker", move || door2.work())?;
+            }
+            Ok(HttpDoor::Tiny(door))
+        }
+    }
+}
+
+fn announce(name: &str, http: SocketAddr, tcp: &[String], inbox: &dyn Inbox, capacity: Capacity) {
+    let health = inbox.health();
+    let Capacity { clients, http: connections, bound } = capacity;
+    log::info!(
+        "ready http={http} tcp={} node={name} store={} max_clients={clients} max_http={connections} \
+         (bounded by {bound}); {}",
+        tcp.join(","),
+        health.store,
+        health.durability
+    );
+}

@@ -1,0 +1,387 @@
+//! A real `payrelay` process of the test's own, its log kept for the failure message.
+
+use std::net::SocketAddr;
+use std::ops::Index;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::program::lock;
+use super::{Answer, Client, Exit, Http, Line, PATIENCE, Program, Redis, TempDir, eventually, http, pause};
+
+/// Where a node keeps its inboxes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// In its data directory.
+    Embedded,
+    /// In a Redis that the node has for itself.
+    Redis,
+}
+
+/// One node: a `payrelay serve` on free ports.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    args: Vec<String>,
+    running: Mutex<Running>,
+    /// The logs of its earlier lives.
+    earlier: Mutex<String>,
+    /// After the process, so that it is dropped later.
+    redis: Option<Arc<Redis>>,
+    _dir: Arc<TempDir>,
+}
+
+#[derive(Debug)]
+struct Running {
+    program: Program,
+    http: SocketAddr,
+    tcp: SocketAddr,
+}
+
+/// Several nodes, n1 and on, over one Redis.
+#[derive(Debug)]
+pub struct Deployment {
+    pub nodes: Vec<Node>,
+    pub redis: Arc<Redis>,
+}
+
+impl Node {
+    /// A node that is ready, with its inboxes at `home`.
+    #[track_caller]
+    pub fn start(home: Home) -> Node {
+        Node::with(home, &[])
+    }
+
+    /// The same with further flags.
+    #[track_caller]
+    pub fn with(home: Home, args: &[&str]) -> Node {
+        match home {
+            Home::Embedded => Node::embedded(args),
+            Home::Redis => Node::on(&Redis::start(), "n1", args),
+        }
+    }
+
+    #[track_caller]
+    fn embedded(args: &[&str]) -> Node {
+        let dir = Arc::new(TempDir::new());
+        let data = dir.join("data").to_str().expect("a path of UTF-8").to_owned();
+        let mut all = vec!["--data-dir", &data];
+        all.extend_from_slice(args);
+        let node = Node::launch("n1", &all, None, dir);
+        node.expect_ready();
+        node
+    }
+
+    /// A node over this Redis; ready.
+    #[track_caller]
+    pub fn on(redis: &Arc<Redis>, name: &str, args: &[&str]) -> Node {
+        let node = Node::on_url(redis, &redis.url(), name, args);
+        node.expect_ready();
+        node
+    }
+
+    /// A node that reaches its Redis under another address (a proxy's), and need not become ready.
+    #[track_caller]
+    pub fn on_url(redis: &Arc<Redis>, url: &str, name: &str, args: &[&str]) -> Node {
+        let mut all = vec!["--redis", url];
+        all.extend_from_slice(args);
+        Node::launch(name, &all, Some(Arc::clone(redis)), Arc::new(TempDir::new()))
+    }
+
+    #[track_caller]
+    fn launch(name: &str, args: &[&str], redis: Option<Arc<Redis>>, dir: Arc<TempDir>) -> Node {
+        let mut all = vec!["serve", "--http", "127.0.0.1:0", "--tcp", "127.0.0.1:0", "--node", name];
+        // A test may name another address.
+        if args.contains(&"--http") {
+            all.drain(1..3);
+        }
+        if args.contains(&"--tcp") {
+            let at = all.iter().position(|&arg| arg == "--tcp").expect("just written");
+            all.drain(at..at + 2);
+        }
+        all.extend_from_slice(args);
+        let args: Vec<String> = all.iter().map(|&arg| arg.to_owned()).collect();
+        let running = Running::start(&args);
+        Node { name: name.to_owned(), args, running: Mutex::new(running), earlier: Mutex::default(), redis, _dir: dir }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn http(&self) -> SocketAddr {
+        lock(&self.running).http
+    }
+
+    pub fn tcp(&self) -> SocketAddr {
+        lock(&self.running).tcp
+    }
+
+    pub fn http_url(&self) -> String {
+        format!("http://{}", self.http())
+    }
+
+    /// The Redis that it was started on.
+    pub fn redis(&self) -> &Arc<Redis> {
+        self.redis.as_ref().expect("a node over Redis")
+    }
+
+    pub fn log(&self) -> String {
+        lock(&self.running).program.stderr()
+    }
+
+    #[track_caller]
+    pub fn expect_log(&self, text: &str) {
+        eventually(&format!("the log says {text:?}"), || self.log().contains(text));
+    }
+
+    /// Waits until it accepts payments.
+    #[track_caller]
+    pub fn expect_ready(&self) {
+        eventually("the node is ready", || self.is_ready());
+    }
+
+    pub fn is_ready(&self) -> bool {
+        let asked = Http::try_connect(self.http()).and_then(|mut h| h.try_send("GET", "/readyz", &[], b""));
+        asked.is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// Kills it as a crash would (SIGKILL).
+    pub fn kill(&self) {
+        lock(&self.running).program.kill();
+    }
+
+    /// The same node again: same name, same inboxes, other ports. What still runs is killed.
+    #[track_caller]
+    pub fn restart(&self) {
+        self.kill();
+        lock(&self.earlier).push_str(&format!("{}--- restarted\n", self.log()));
+        let next = Running::start(&self.args);
+        *lock(&self.running) = next;
+        self.expect_ready();
+    }
+
+    /// Asks it to stop (SIGTERM) and waits for the end.
+    #[track_caller]
+    pub fn terminate(&self) -> Exit {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits until the process has ended by itself.
+    #[track_caller]
+    pub fn wait(&self) -> Exit {
+        let start = Instant::now();
+        let status = lock(&self.running).program.wait_within(PATIENCE);
+        Exit { code: status.code(), stdout: String::new(), stderr: self.log(), took: start.elapsed() }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        lock(&self.running).program.has_ended()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        lock(&self.running).program.signal(signal);
+    }
+
+    /// Freezes it.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// A client that has said hello and was welcomed.
+    #[track_caller]
+    pub fn client(&self, id: &str) -> Client {
+        Client::hello(self.tcp(), id, "")
+    }
+
+    /// The same with further fields in the hello, such as `"window":2`.
+    #[track_caller]
+    pub fn client_with(&self, id: &str, extra: &str) -> Client {
+        Client::hello(self.tcp(), id, extra)
+    }
+
+    /// A connection to the TCP port that has said nothing yet.
+    #[track_caller]
+    pub fn connect_raw(&self) -> Line {
+        Line::connect(self.tcp())
+    }
+
+    /// A connection to the HTTP port, kept alive.
+    #[track_caller]
+    pub fn http_client(&self) -> Http {
+        Http::connect(self.http())
+    }
+
+    #[track_caller]
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        http::request(self.http(), method, path, headers, body)
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, &[], b"")
+    }
+
+    #[track_caller]
+    pub fn delete(&self, path: &str) -> Answer {
+        self.request("DELETE", path, &[], b"")
+    }
+
+    /// Posts this body to `/v1/payments`.
+    #[track_caller]
+    pub fn post_body(&self, body: &str) -> Answer {
+        self.request("POST", "/v1/payments", &[JSON], body.as_bytes())
+    }
+
+    /// Posts a payment for a client; `msg` is JSON text.
+    #[track_caller]
+    pub fn post(&self, client: &str, msg: &str) -> Answer {
+        self.post_body(&envelope(client, msg, None))
+    }
+
+    /// The same with a payment id.
+    #[track_caller]
+    pub fn post_with_id(&self, client: &str, msg: &str, payment_id: &str) -> Answer {
+        self.post_body(&envelope(client, msg, Some(payment_id)))
+    }
+
+    /// Posts a payment that must be accepted anew; its seq.
+    #[track_caller]
+    pub fn accept(&self, client: &str, msg: &str) -> u64 {
+        self.post(client, msg).expect(202).seq()
+    }
+
+    /// Posts a batch; the body is lines of JSON.
+    #[track_caller]
+    pub fn post_batch(&self, lines: &str) -> Answer {
+        let headers = [("Content-Type", "application/x-ndjson")];
+        let mut http = self.http_client().patient(Duration::from_secs(120));
+        http.send("POST", "/v1/payments", &headers, lines.as_bytes())
+    }
+
+    /// What `GET /v1/clients/{client}` tells.
+    #[track_caller]
+    pub fn about(&self, client: &str) -> Value {
+        self.get(&format!("/v1/clients/{client}")).expect(200).json()
+    }
+
+    /// The status of one payment: `accepted`, `acknowledged`, …
+    #[track_caller]
+    pub fn status(&self, client: &str, seq: u64) -> String {
+        self.get(&format!("/v1/clients/{client}/payments/{seq}")).expect(200).field("status")
+    }
+
+    /// Waits until a payment is known to be acknowledged.
+    #[track_caller]
+    pub fn expect_acknowledged(&self, client: &str, seq: u64) {
+        let what = format!("payment {seq} of client {client} is acknowledged");
+        eventually(&what, || {
+            let answer = self.get(&format!("/v1/clients/{client}/payments/{seq}"));
+            answer.status == 200 && answer.field("status") == "acknowledged"
+        });
+    }
+
+    /// Waits until the node knows that a client is online, or is not.
+    #[track_caller]
+    pub fn expect_online(&self, client: &str, online: bool) {
+        eventually(&format!("client {client} is online: {online}"), || {
+            let answer = self.get(&format!("/v1/clients/{client}"));
+            answer.status == 200 && answer.json()["online"] == online
+        });
+    }
+
+    /// Fails unless this client id has never had a payment or a connection.
+    #[track_caller]
+    pub fn expect_unknown(&self, client: &str) {
+        self.get(&format!("/v1/clients/{client}")).expect_problem(404, "not_found");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (earlier, last) = (lock(&self.earlier), self.log());
+            eprintln!("--- the log of node {}\n{earlier}{last}---", self.name);
+        }
+    }
+}
+
+impl Running {
+    #[track_caller]
+    fn start(args: &[String]) -> Running {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut program = Program::start(&args, &[]);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some((http, tcp)) = ready_line(&program.stderr()) {
+                return Running { program, http, tcp };
+            }
+            let ended = program.has_ended();
+            assert!(!ended, "payrelay {args:?} ended:\n{}", program.stderr());
+            assert!(Instant::now() < deadline, "no ready line of payrelay {args:?}:\n{}", program.stderr());
+            pause();
+        }
+    }
+}
+
+/// The addresses in `ready http=127.0.0.1:8080 tcp=127.0.0.1:7070 …`, as soon as the whole line is there.
+pub fn ready_line(log: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let line = log.split_inclusive('\n').find(|line| line.contains("ready http=") && line.ends_with('\n'))?;
+    let address = |name: &str| {
+        let word = line.split_whitespace().find_map(|word| word.strip_prefix(name));
+        word.unwrap_or_else(|| panic!("no {name} in the ready line: {line}")).parse()
+    };
+    let http = address("http=").unwrap_or_else(|e| panic!("http= in the ready line ({e}): {line}"));
+    let tcp = address("tcp=").unwrap_or_else(|e| panic!("tcp= in the ready line ({e}): {line}"));
+    Some((http, tcp))
+}
+
+impl Deployment {
+    /// So many nodes over one Redis, all ready: n1, n2, …
+    #[track_caller]
+    pub fn redis(nodes: usize) -> Deployment {
+        Deployment::with(nodes, &[])
+    }
+
+    #[track_caller]
+    pub fn with(nodes: usize, args: &[&str]) -> Deployment {
+        let redis = Redis::start();
+        let nodes = (1..=nodes).map(|n| Node::on(&redis, &format!("n{n}"), args)).collect();
+        Deployment { nodes, redis }
+    }
+
+    /// What a test that runs on both inboxes takes: two nodes on Redis, the one there is else.
+    #[track_caller]
+    pub fn at(home: Home, args: &[&str]) -> Vec<Node> {
+        match home {
+            Home::Embedded => vec![Node::with(home, args)],
+            Home::Redis => Deployment::with(2, args).nodes,
+        }
+    }
+}
+
+impl Index<usize> for Deployment {
+    type Output = Node;
+
+    fn index(&self, number: usize) -> &Node {
+        &self.nodes[number]
+    }
+}
+
+/// The content type of a payment.
+pub const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+/// The body of a POST of one payment.
+pub fn envelope(client: &str, msg: &str, payment_id: Option<&str>) -> String {
+    match payment_id {
+        None => format!(r#"{{"client":"{client}","msg":{msg}}}"#),
+        Some(id) => format!(r#"{{"client":"{client}","msg":{msg},"payment_id":"{id}"}}"#),
+    }
+}
