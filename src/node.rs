@@ -180,7 +180,7 @@ impl Node {
         });
 
         let mut threads = Threads(Vec::new());
-        let questions = subscribe(&bus, &bells, &clients, &receipts);
+        let questions = subscribe(&bus, &bells, &clients, &receipts, &inbox);
         let (bus2, clients2, name2) = (bus.clone(), Arc::clone(&clients), name.clone());
         threads.start("answers", move || answer(&questions, &bus2, &clients2, &name2))?;
         let drainer2 = Arc::clone(&drainer);
@@ -333,14 +333,21 @@ fn open_store(args: &ServeArgs, name: &str, bells: &Arc<Bells>) -> Result<(Arc<d
 }
 
 /// What this node listens to. Returns the questions, which are answered on a thread of their own.
-fn subscribe(bus: &Bus, bells: &Arc<Bells>, clients: &Arc<Clients>, receipts: &Arc<Receipts>) -> Receiver<Question> {
+fn subscribe(
+    bus: &Bus,
+    bells: &Arc<Bells>,
+    clients: &Arc<Clients>,
+    receipts: &Arc<Receipts>,
+    inbox: &Arc<dyn Inbox>,
+) -> Receiver<Question> {
+    let inbox = Arc::clone(inbox);
     let (bells, clients2, receipts) = (Arc::clone(bells), Arc::clone(clients), Arc::clone(receipts));
     bus.on(topic::DOORBELL, move |event| match event {
         Event::Message(message) => match Bell::parse(message.bytes) {
             Some(bell) => bells.ring(bell),
             None => log::debug!("a doorbell that is none"),
         },
-        Event::Lost(_) => {}
+        Event::Lost(_) => inbox.distrust(),
         // Bells rung while nobody listened are gone.
         Event::Restored => {
             clients2.check_all();

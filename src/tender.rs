@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_secs(1);
+/// How often every client is looked after while the bus is down, in ticks.
+const DEAF_TICKS: u64 = 2;
 
 /// What the thread uses.
 pub(crate) struct Tender {
@@ -53,7 +55,9 @@ impl Tender {
     /// A heartbeat's part of the clients: each comes once.
     fn check_some(&self, tick: u64) {
         for connection in self.clients.all() {
-            if (connection.since_ms() / 1000) % self.heartbeat_secs == tick % self.heartbeat_secs {
+            // While other nodes are not heard, everyone is looked after often.
+            let deaf = !self.bus.is_up() && tick.is_multiple_of(DEAF_TICKS);
+            if deaf || (connection.since_ms() / 1000) % self.heartbeat_secs == tick % self.heartbeat_secs {
                 connection.wish_check();
             }
         }

@@ -152,11 +152,17 @@ fn pipelined_requests_are_answered_in_order(door: &str) {
     let node = node(door);
     let mut http = node.http_client();
     for n in 1..=20 {
-        http.ask("POST", "/v1/payments", &[JSON], envelope("01", &n.to_string(), None).as_bytes());
+        let id = format!("wx-{n}");
+        http.ask("POST", "/v1/payments", &[JSON], envelope("01", &n.to_string(), Some(&id)).as_bytes());
         http.ask("GET", "/healthz", &[], b"");
     }
     for n in 1..=20 {
-        assert_eq!(http.answer().expect(202).seq(), n);
+        let answer = http.answer().expect(202);
+        assert_eq!(answer.json()["payment_id"], format!("wx-{n}"));
+        // tiny_http has its workers store pipelined requests side by side: only the answers keep their order.
+        if door == "strict" {
+            assert_eq!(answer.seq(), n);
+        }
         http.answer().expect(200);
     }
 }

@@ -8,7 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use harness::node::{JSON, envelope};
-use harness::{Client, Deployment, Home, Http, Next, Node, PATIENCE, Proxy, Redis, eventually_within, on_both_inboxes};
+use harness::{
+    Client, Deployment, Home, Http, Next, Node, PATIENCE, Proxy, Redis, eventually_some, eventually_within,
+    on_both_inboxes,
+};
 
 const SENDERS: usize = 4;
 const EACH: usize = 60;
@@ -123,7 +126,7 @@ fn under_load(nodes: &[&Node], fault: impl FnOnce(&dyn Fn(usize))) {
     assert!(by_seq.keys().copied().eq(1..=ALL as u64), "numbers without gaps: {:?}", by_seq.keys());
     let ids: HashSet<_> = by_seq.values().collect();
     assert_eq!(ids.len(), ALL, "each payment id was stored once");
-    let any = nodes.iter().find(|node| node.is_ready()).expect("a node that is ready");
+    let any = eventually_some("a node is ready again", || nodes.iter().find(|node| node.is_ready()));
     assert_eq!(any.about("01")["last_seq"], ALL);
     any.expect_acknowledged("01", ALL as u64);
 }

@@ -60,6 +60,10 @@ pub(crate) trait Inbox: Send + Sync {
     /// The thread body of `committer`: leads commits while work is left over.
     fn commit(&self);
 
+    /// The store was lost for others: connections to it that lie idle may be dead, and a payment
+    /// sent on one would have an unknown outcome without need.
+    fn distrust(&self);
+
     /// Ends `commit` once the list is empty. Payments that are handed in after this are refused,
     /// unstored.
     fn close(&self);

@@ -315,6 +315,8 @@ impl Inbox for DiskInbox {
         self.group.commit(|jobs| self.run(jobs));
     }
 
+    fn distrust(&self) {}
+
     fn close(&self) {
         self.group.close();
     }

@@ -180,6 +180,12 @@ impl Lines {
         }
     }
 
+    /// Drops the connections that nobody uses now.
+    pub(crate) fn distrust(&self) {
+        self.state.lock().forget_idle();
+        self.given_back.notify_one();
+    }
+
     fn give_back(&self, line: Option<redis::Connection>) {
         let mut state = self.state.lock();
         match line {
@@ -187,12 +193,18 @@ impl Lines {
             None => {
                 state.open -= 1;
                 // What failed under one call has failed under all: they would only find out one by one.
-                state.open -= state.idle.len();
-                state.idle.clear();
+                state.forget_idle();
             }
         }
         drop(state);
         self.given_back.notify_one();
+    }
+}
+
+impl State {
+    fn forget_idle(&mut self) {
+        self.open -= self.idle.len();
+        self.idle.clear();
     }
 }
 

@@ -500,6 +500,12 @@ impl Inbox for RedisInbox {
         self.deposits.commit(|round| self.store(round));
     }
 
+    fn distrust(&self) {
+        for lines in [&self.commits, &self.books, &self.readings, &self.questions, &self.tending] {
+            lines.distrust();
+        }
+    }
+
     fn close(&self) {
         self.deposits.close();
     }
