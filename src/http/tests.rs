@@ -34,7 +34,7 @@ struct Toy {
 impl Service for Toy {
     fn admit(&self, head: &Head, _peer: SocketAddr) -> Result<usize, Response> {
         match (head.method(), head.path()) {
-            (_, "/forbidden") => Err(Problem::not_found("not here").response()),
+            (_, "/nowhere") => Err(Problem::not_found("not here").response()),
             (_, "/admit-panics") => panic!("a fault in admit, made by the test"),
             (Method::Get | Method::Head | Method::Options, _) | (_, "/no-body") => Ok(0),
             _ => Ok(BODY_LIMIT),
@@ -280,7 +280,7 @@ fn pipelined_answers_keep_their_order() {
     let path = |number: usize| match number % 3 {
         0 => format!("/now/{number}"),
         1 => "/later".to_string(),
-        _ => "/forbidden".to_string(),
+        _ => "/nowhere".to_string(),
     };
     let requests: String = (0..100)
         .map(|number| {
@@ -426,7 +426,7 @@ fn expect_100_continue_is_honoured_when_admitted() {
     assert_eq!(peer.reply().body, "POST /a hello");
 
     // Nobody is told to go on where the head alone is refused.
-    peer.say(head.replace("/a", "/forbidden"));
+    peer.say(head.replace("/a", "/nowhere"));
     let reply = peer.reply();
     assert!(reply.status == 404 && reply.closes(), "{reply:?}");
     peer.expect_end();
@@ -457,11 +457,11 @@ fn a_continue_keeps_its_place_between_answers() {
 fn a_refusal_of_the_service_leaves_the_connection_if_no_body_follows() {
     let scene = Scene::new();
     let mut peer = scene.peer();
-    peer.say(format!("GET /forbidden HTTP/1.1\r\nHost: x\r\n\r\n{GET}"));
-    assert_eq!(peer.reply().problem(), (404, "forbidden".to_string()));
+    peer.say(format!("GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n{GET}"));
+    assert_eq!(peer.reply().problem(), (404, "not_found".to_string()));
     assert_eq!(peer.reply().body, "GET /a ");
 
-    peer.say("POST /forbidden HTTP/1.1\r\nHost: x\r\nContent-Length: 28\r\n\r\n");
+    peer.say("POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 28\r\n\r\n");
     peer.say(GET);
     assert!(peer.reply().closes());
     peer.expect_end();
@@ -846,8 +846,8 @@ fn the_side_door_hands_the_same_requests_to_the_same_service() {
     let mut peer = Peer::connect(address);
     assert_eq!(peer.ask("POST /a HTTP/1.1", "hello"), "POST /a hello");
     assert_eq!(peer.ask("GET /later?wait=5 HTTP/1.1", ""), "GET /later ");
-    peer.say("GET /forbidden HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert_eq!(peer.reply().problem(), (404, "forbidden".to_string()));
+    peer.say("GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(peer.reply().problem(), (404, "not_found".to_string()));
     peer.say("GET /drop HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(peer.reply().problem(), (500, "internal".to_string()));
     for (text, status, code) in [
