@@ -27,6 +27,7 @@ pub mod commands;
 mod doorbell;
 mod drainer;
 mod frame;
+mod hearing;
 mod http;
 mod inbox;
 mod metrics;

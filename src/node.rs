@@ -5,26 +5,23 @@
 use crate::args::{HttpServer, ServeArgs, default_node_name};
 use crate::auth::{ApiKeys, ClientSecrets};
 use crate::bookkeeper::{self, Bookkeeper, Item};
-use crate::bus::{Bus, Event, To};
+use crate::bus::Bus;
 use crate::capacity::{self, Capacity};
-use crate::client::connection::{Connection, Shared};
+use crate::client::connection::{CloseReason, Connection, Shared};
 use crate::client::reader::Reception;
 use crate::client::{Clients, catch_up, door};
-use crate::doorbell::{Bell, Question, Takeover, topic};
 use crate::drainer::{self, Drainer};
-use crate::http::clients::answer_question;
 use crate::http::routes::Routes;
 use crate::http::{door as http_door, tiny};
 use crate::inbox::disk::{DiskInbox, DiskOptions};
 use crate::inbox::redis::{Options, RedisInbox, Target};
 use crate::inbox::{Durability, Inbox};
 use crate::metrics::Metrics;
-use crate::payment::ClientId;
 use crate::receipts::Receipts;
 use crate::router::{self, Bells};
 use crate::tender::{self, Tender};
-use crate::{args, signals, thread};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crate::{args, hearing, signals, thread};
+use crossbeam_channel::{Sender, bounded};
 use socket2::{Domain, Socket, Type};
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
@@ -180,9 +177,9 @@ impl Node {
         });
 
         let mut threads = Threads(Vec::new());
-        let questions = subscribe(&bus, &bells, &clients, &receipts, &inbox);
+        let questions = hearing::subscribe(&bus, &bells, &clients, &receipts, &inbox);
         let (bus2, clients2, name2) = (bus.clone(), Arc::clone(&clients), name.clone());
-        threads.start("answers", move || answer(&questions, &bus2, &clients2, &name2))?;
+        threads.start("answers", move || hearing::answer(&questions, &bus2, &clients2, &name2))?;
         let drainer2 = Arc::clone(&drainer);
         threads.start("drainer", move || drainer::run(&drainer2))?;
         let clients2 = Arc::clone(&clients);
@@ -263,7 +260,11 @@ impl Node {
                     log::warn!("some HTTP requests did not come to their end");
                 }
             }
-            HttpDoor::Tiny(door) => door.stop(),
+            HttpDoor::Tiny(door) => {
+                door.stop();
+                self.join(&["http-worker"], HTTP_SHARE);
+                door.drained(started + HTTP_SHARE);
+            }
         }
         self.bells.stop();
         let _ = self.catch_up.try_send(None);
@@ -273,7 +274,7 @@ impl Node {
         connections.iter().for_each(|connection| connection.say_goodbye());
         let goodbye = Instant::now() + GOODBYE_SHARE;
         self.clients.wait_until_empty(goodbye);
-        connections.iter().for_each(|connection| connection.close(crate::client::connection::CloseReason::Left));
+        connections.iter().for_each(|connection| connection.close(CloseReason::Left));
         self.clients.wait_until_empty(Instant::now() + GOODBYE_SHARE);
         let _ = self.book.try_send(Item::Stop(Instant::now() + BOOK_SHARE));
         self.join(&["bookkeeper"], BOOK_SHARE);
@@ -332,73 +333,11 @@ fn open_store(args: &ServeArgs, name: &str, bells: &Arc<Bells>) -> Result<(Arc<d
     Ok((Arc::new(RedisInbox::new(&target, options, ring)), bus))
 }
 
-/// What this node listens to. Returns the questions, which are answered on a thread of their own.
-fn subscribe(
-    bus: &Bus,
-    bells: &Arc<Bells>,
-    clients: &Arc<Clients>,
-    receipts: &Arc<Receipts>,
-    inbox: &Arc<dyn Inbox>,
-) -> Receiver<Question> {
-    let inbox = Arc::clone(inbox);
-    let (bells, clients2, receipts) = (Arc::clone(bells), Arc::clone(clients), Arc::clone(receipts));
-    bus.on(topic::DOORBELL, move |event| match event {
-        Event::Message(message) => match Bell::parse(message.bytes) {
-            Some(bell) => bells.ring(bell),
-            None => log::debug!("a doorbell that is none"),
-        },
-        Event::Lost(_) => inbox.distrust(),
-        // Bells rung while nobody listened are gone.
-        Event::Restored => {
-            clients2.check_all();
-            receipts.ask_again();
-        }
-    });
-    let clients2 = Arc::clone(clients);
-    bus.on(topic::TAKEOVER, move |event| {
-        if let Event::Message(message) = event
-            && let Some(Takeover { client, session }) = Takeover::parse(message.bytes)
-            && let Some(connection) = clients2.get(&client)
-        {
-            connection.taken_over(session);
-        }
-    });
-    let clients2 = Arc::clone(clients);
-    bus.on(topic::DISCONNECT, move |event| {
-        if let Event::Message(message) = event {
-            let client = std::str::from_utf8(message.bytes).ok().and_then(|id| ClientId::parse(id).ok());
-            if let Some(connection) = client.and_then(|client| clients2.get(&client)) {
-                connection.close(crate::client::connection::CloseReason::Disconnected);
-            }
-        }
-    });
-    let (question_tx, question_rx) = bounded(64);
-    bus.on(topic::QUESTION, move |event| {
-        if let Event::Message(message) = event
-            && let Ok(question) = message.json()
-        {
-            // One too many is not answered; who asks says that this node is missing.
-            let _ = question_tx.try_send(question);
-        }
-    });
-    question_rx
-}
-
-/// Thread body of `answers`: tells other nodes who is online here.
-fn answer(questions: &Receiver<Question>, bus: &Bus, clients: &Clients, name: &str) {
-    while let Ok(question) = questions.recv() {
-        let online = answer_question(name, clients, &question);
-        let text = serde_json::to_vec(&online).unwrap_or_default();
-        if let Err(error) = bus.emit(To::Node(&question.answer_to), &question.topic, &text) {
-            log::debug!("a question stays without answer: {error}");
-        }
-    }
-}
-
 /// Gives the store a moment before the ports open. A node starts without it all the same.
 fn wait_for_store(inbox: &dyn Inbox, bus: &Bus) {
     let deadline = Instant::now() + STORE_PATIENCE;
     loop {
+        bus.beat();
         inbox.tend();
         if bus.is_up() && inbox.health().ready.is_ok() {
             return;

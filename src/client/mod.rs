@@ -63,17 +63,19 @@ impl Clients {
         }
     }
 
-    /// How long a hello has to wait for its turn: two programs that fight for one client id must
-    /// not keep the node busy with it. A turn is taken by asking.
-    pub(crate) fn turn(&self, client: &ClientId) -> Duration {
+    /// Takes a hello's turn, or says how long it has to wait before it asks again: two programs
+    /// that fight for one client id must not keep the node busy with it.
+    pub(crate) fn turn(&self, client: &ClientId) -> Option<Duration> {
         let now = Instant::now();
         let mut turns = self.turns.lock();
+        if let Some(next) = turns.get(client).filter(|next| **next > now) {
+            return Some(*next - now);
+        }
         if turns.len() >= MANY_TURNS {
             turns.retain(|_, next| *next > now);
         }
-        let turn = turns.get(client).map_or(now, |next| (*next).max(now));
-        turns.insert(client.clone(), turn + LEAST_HOLD);
-        turn - now
+        turns.insert(client.clone(), now + LEAST_HOLD);
+        None
     }
 
     /// Everybody, in no order.

@@ -10,6 +10,7 @@ use crate::auth::ClientSecrets;
 use crate::bookkeeper::{CLAIM_LIMIT, Item};
 use crate::frame::{ClientFrame, Hello, InvalidFrame, MAX_LINE_BYTES, PING, PONG};
 use crate::payment::ClientId;
+use rustix::net::{RecvFlags, recv};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -40,8 +41,13 @@ pub(crate) fn run(reception: &Reception, stream: TcpStream, peer: SocketAddr) {
         Err(reason) => return refuse(reception, &stream, &reason),
     };
     let (client, window, auto_ack) = hello;
-    // Its own thread waits here, and nobody else.
-    std::thread::sleep(reception.clients.turn(&client));
+    // Its own thread waits here, and nobody else. Who has left meanwhile takes nobody's turn.
+    while let Some(wait) = reception.clients.turn(&client) {
+        std::thread::sleep(wait);
+        if has_left(&stream) {
+            return;
+        }
+    }
     let connection = Arc::new(Connection::new(client, (stream, peer), window, auto_ack, Arc::clone(&reception.shared)));
     reception.clients.enter(&connection);
     if reception.shared.book.send(Item::Claim(Arc::clone(&connection), Instant::now() + CLAIM_LIMIT)).is_ok() {
@@ -131,6 +137,15 @@ fn reason_of(invalid: InvalidFrame) -> CloseReason {
     match invalid {
         InvalidFrame::Json(why) => CloseReason::BadJson(why),
         InvalidFrame::Frame(why) => CloseReason::BadFrame(why),
+    }
+}
+
+/// Whether the client has ended its side, as far as can be seen without reading.
+fn has_left(stream: &TcpStream) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    match recv(stream, &mut [0; 1], flags) {
+        Ok((_, n)) => n == 0,
+        Err(e) => e != rustix::io::Errno::AGAIN && e != rustix::io::Errno::INTR,
     }
 }
 

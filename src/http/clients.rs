@@ -8,16 +8,20 @@ use super::{Head, Problem, Response, json};
 use crate::bus::{Event, To};
 use crate::client::Clients;
 use crate::doorbell::{Online, Question, topic};
-use crate::inbox::{Record, Retired, Token};
+use crate::inbox::{Error, Record, Retired, Token};
 use crate::payment::ClientId;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::Cursor;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tiny_http::StatusCode;
 
-/// Clients as they are shown, by id; and the living nodes whose clients are missing.
-type Page = (Vec<(ClientId, String)>, Vec<String>);
+/// A page of a list.
+struct Page {
+    shown: Vec<String>,
+    /// Behind whom the next page begins, if there is one.
+    next: Option<ClientId>,
+}
 
 /// The most clients of a page.
 const PAGE_CLIENTS: usize = 1000;
@@ -30,47 +34,44 @@ impl Routes {
         let after = parameter(head, "after")?;
         let after = after.as_deref().map(ClientId::parse).transpose();
         let after = after.map_err(|e| Problem::invalid_client_id(e.to_string()))?;
-        let (clients, missing) =
-            if flag(head, "pending")? { self.waiting_page(after.as_ref())? } else { self.online_page(after.as_ref())? };
-        let more = clients.len() > PAGE_CLIENTS;
-        let page = &clients[..clients.len().min(PAGE_CLIENTS)];
-        let next = page.last().filter(|_| more).map_or("null".into(), |(client, _)| format!("\"{client}\""));
-        let shown: Vec<&str> = page.iter().map(|(_, text)| text.as_str()).collect();
+        let (clients, missing) = if flag(head, "pending")? {
+            let clients = self.inbox.waiting(after.as_ref(), PAGE_CLIENTS + 1).map_err(|e| problem_of(&e))?;
+            (self.shown(&clients, |record| record.pending > 0)?, Vec::new())
+        } else {
+            let (found, missing) = self.ask_nodes(after.as_ref());
+            let clients: Vec<ClientId> = found.into_iter().take(PAGE_CLIENTS + 1).collect();
+            (self.shown(&clients, |record| record.owner.is_some())?, missing)
+        };
+        let next = clients.next.map_or("null".into(), |client| format!("\"{client}\""));
         // Said only where it is so: a list that lacks a node's clients must not pass for whole.
         let missing = if missing.is_empty() {
             String::new()
         } else {
             format!(",\"missing_nodes\":{}", serde_json::Value::from(missing))
         };
-        let body = format!("{{\"clients\":[{}],\"next\":{next}{missing}}}", shown.join(","));
+        let body = format!("{{\"clients\":[{}],\"next\":{next}{missing}}}", clients.shown.join(","));
         Ok(json(200, body.into_bytes()))
     }
 
-    fn waiting_page(&self, after: Option<&ClientId>) -> Result<Page, Problem> {
-        let clients = self.inbox.waiting(after, PAGE_CLIENTS + 1).map_err(|e| problem_of(&e))?;
-        let mut page = Vec::with_capacity(clients.len());
-        for (client, record) in clients.iter().zip(self.inbox.records(&clients)) {
-            if let Some(record) = record.map_err(|e| problem_of(&e))?.filter(|record| record.pending > 0) {
-                page.push((client.clone(), show(client, &record)));
+    /// A page of clients, as the store has them now; `belongs` may say that one is here no more.
+    fn shown(&self, clients: &[ClientId], belongs: impl Fn(&Record) -> bool) -> Result<Page, Problem> {
+        let more = clients.len() > PAGE_CLIENTS;
+        let clients = &clients[..clients.len().min(PAGE_CLIENTS)];
+        let mut shown = Vec::with_capacity(clients.len());
+        for (client, record) in clients.iter().zip(self.inbox.records(clients)) {
+            match record {
+                Ok(Some(record)) if belongs(&record) => shown.push(show(client, &record)),
+                Ok(_) => {}
+                // One that cannot be read must not hide the others.
+                Err(Error::Corrupt(why)) => log::error!("{client} is left out of a list: {why}"),
+                Err(error) => return Err(problem_of(&error)),
             }
         }
-        Ok((page, Vec::new()))
-    }
-
-    fn online_page(&self, after: Option<&ClientId>) -> Result<Page, Problem> {
-        let (found, missing) = self.ask_nodes(after);
-        let clients: Vec<ClientId> = found.into_keys().take(PAGE_CLIENTS + 1).collect();
-        let mut page = Vec::with_capacity(clients.len());
-        for (client, record) in clients.iter().zip(self.inbox.records(&clients)) {
-            if let Some(record) = record.map_err(|e| problem_of(&e))?.filter(|record| record.owner.is_some()) {
-                page.push((client.clone(), show(client, &record)));
-            }
-        }
-        Ok((page, missing))
+        Ok(Page { shown, next: clients.last().filter(|_| more).cloned() })
     }
 
     /// Who is online on any node, and the nodes that live and did not answer.
-    fn ask_nodes(&self, after: Option<&ClientId>) -> (BTreeMap<ClientId, ()>, Vec<String>) {
+    fn ask_nodes(&self, after: Option<&ClientId>) -> (BTreeSet<ClientId>, Vec<String>) {
         let question = Question {
             answer_to: self.node.clone(),
             topic: format!("online/{}", Token::random().as_str()),
@@ -90,11 +91,11 @@ impl Routes {
         if let Err(error) = self.bus.emit(To::All, topic::QUESTION, &text) {
             log::debug!("other nodes could not be asked: {error}");
         }
-        let mut found = BTreeMap::new();
+        let mut found = BTreeSet::new();
         while !missing.is_empty() {
             let Ok(online) = answer_rx.recv_deadline(deadline) else { break };
             missing.retain(|node| *node != online.node);
-            found.extend(online.clients.iter().filter_map(|id| ClientId::parse(id).ok()).map(|client| (client, ())));
+            found.extend(online.clients.iter().filter_map(|id| ClientId::parse(id).ok()));
         }
         self.bus.off(listening);
         (found, missing)

@@ -14,6 +14,7 @@ use connection::Connection;
 pub(crate) use problem::Problem;
 pub(crate) use request::{Head, Request};
 
+mod batch;
 mod body;
 pub(crate) mod clients;
 pub(crate) mod connection;

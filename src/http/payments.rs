@@ -1,7 +1,7 @@
-//! Payments over HTTP: one, a batch, a raw body; and what became of one.
+//! Payments over HTTP: one, a raw body; and what became of one.
 //!
 //! A post is checked here and handed to the inbox; whoever leads the commit answers it, while this
-//! thread goes back to reading. Only a batch waits for its own lines.
+//! thread goes back to reading.
 
 use super::routes::{Routes, parameter, says_json};
 use super::{Answer, Head, Problem, Request, Response, json};
@@ -10,23 +10,17 @@ use crate::payment::{Channel, ClientId, Content, InvalidMessage, Payment, Paymen
 use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
-use std::io::Cursor;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tiny_http::{Header, StatusCode};
 
 /// How long a post may wait for the store before it is refused.
-const STORE_LIMIT: Duration = Duration::from_millis(1500);
-/// The most lines of a batch.
-const MAX_LINES: usize = 10_000;
-/// How many lines of one batch are on their way at once.
-const MAX_LINES_OUT: usize = 32;
+pub(super) const STORE_LIMIT: Duration = Duration::from_millis(1500);
 /// What a `?wait` may ask for, in seconds.
 const WAITS: std::ops::RangeInclusive<u64> = 1..=30;
 
 // A derived reader refuses a known field that is given twice and passes over unknown ones.
 #[derive(Deserialize)]
-struct Envelope<'a> {
+pub(super) struct Envelope<'a> {
     client: Option<String>,
     id: Option<String>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -43,7 +37,7 @@ fn present<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Option<&'a RawVal
 }
 
 impl Envelope<'_> {
-    fn parse(text: &[u8]) -> Result<Envelope<'_>, Problem> {
+    pub(super) fn parse(text: &[u8]) -> Result<Envelope<'_>, Problem> {
         serde_json::from_slice(text).map_err(|e| match e.classify() {
             Category::Data => Problem::bad_request(e.to_string()),
             _ => Problem::bad_json(e.to_string()),
@@ -51,7 +45,7 @@ impl Envelope<'_> {
     }
 
     /// The payment within. `key`: the one of the header `Idempotency-Key`.
-    fn payment(&self, key: Option<PaymentId>) -> Result<Payment, Problem> {
+    pub(super) fn payment(&self, key: Option<PaymentId>) -> Result<Payment, Problem> {
         if self.client.is_some() && self.id.is_some() && self.client != self.id {
             return Err(Problem::bad_request("client and id are both given, and differ"));
         }
@@ -164,95 +158,6 @@ impl Routes {
         self.inbox.accept(deposit);
     }
 
-    /// `POST /v1/payments`, a batch: read whole, then stored line by line, a few at a time.
-    pub(super) fn post_batch(&self, request: &Request, answer: Answer) {
-        answer.send(self.batch(request).unwrap_or_else(|problem| self.refuse(&problem)));
-    }
-
-    fn batch(&self, request: &Request) -> Result<Response, Problem> {
-        if request.head.header("Idempotency-Key").is_some() {
-            return Err(Problem::bad_request("a batch has a payment_id in each line, not an Idempotency-Key"));
-        }
-        if parameter(&request.head, "wait")?.is_some() {
-            return Err(Problem::bad_request("a batch cannot wait; ask for each payment's status"));
-        }
-        let lines = lines_of(&request.body)?;
-        let outcomes = self.store_lines(&lines);
-        let stored_none = outcomes.iter().all(|outcome| matches!(outcome, Err(problem) if problem.status() == 503));
-        if let (true, Some(Err(problem))) = (stored_none, outcomes.first()) {
-            return Err(problem.clone());
-        }
-        let mut body = Vec::with_capacity(outcomes.len() * 96);
-        for outcome in outcomes {
-            match outcome {
-                Ok(told) => body.extend_from_slice(told.text().as_bytes()),
-                Err(problem) => {
-                    self.metrics.refused(problem.code());
-                    body.extend_from_slice(problem.line().as_bytes());
-                }
-            }
-            body.push(b'\n');
-        }
-        Ok(ndjson(body))
-    }
-
-    fn store_lines(&self, lines: &[&[u8]]) -> Vec<Result<Told, Problem>> {
-        let (outcome_tx, outcome_rx) = crossbeam_channel::bounded(MAX_LINES_OUT);
-        let mut outcomes: Vec<Option<Result<Told, Problem>>> = Vec::new();
-        outcomes.resize_with(lines.len(), || None);
-        let mut out = 0;
-        for (i, line) in lines.iter().enumerate() {
-            let payment = self.line_payment(line);
-            match payment {
-                Err(problem) => outcomes[i] = Some(Err(problem)),
-                Ok(payment) => {
-                    if out == MAX_LINES_OUT {
-                        take_outcome(&outcome_rx, &mut outcomes);
-                        out -= 1;
-                    }
-                    out += 1;
-                    self.deposit_line(i, payment, outcome_tx.clone());
-                }
-            }
-        }
-        // Every job says exactly once what became of it.
-        (0..out).for_each(|_| take_outcome(&outcome_rx, &mut outcomes));
-        outcomes
-            .into_iter()
-            .map(|outcome| outcome.unwrap_or_else(|| Err(Problem::internal().stored_unknown())))
-            .collect()
-    }
-
-    fn line_payment(&self, line: &[u8]) -> Result<Payment, Problem> {
-        if line.len() > self.body_limit {
-            return Err(Problem::body_too_large(self.body_limit));
-        }
-        Envelope::parse(line)?.payment(None)
-    }
-
-    fn deposit_line(
-        &self,
-        i: usize,
-        payment: Payment,
-        outcomes: crossbeam_channel::Sender<(usize, Result<Told, Problem>)>,
-    ) {
-        let (client, payment_id) = (payment.client.clone(), payment.payment_id.clone());
-        let metrics = Arc::clone(&self.metrics);
-        let done = move |outcome: Result<Accepted, Error>| {
-            let told = match outcome {
-                Ok(accepted) => {
-                    metrics.accepted(accepted.duplicate);
-                    Ok(Told { client, payment_id, accepted })
-                }
-                Err(error) => Err(problem_of(&error)),
-            };
-            // There is a place for each that is out.
-            let _ = outcomes.try_send((i, told));
-        };
-        let deadline = Instant::now() + STORE_LIMIT;
-        self.inbox.accept(Deposit { payment, receipt: false, deadline, done: Done::new(done) });
-    }
-
     /// `GET /v1/clients/{client}/payments?payment_id=…`
     pub(super) fn payment_by_id(&self, client: &ClientId, head: &Head) -> Result<Response, Problem> {
         let id = payment_id(parameter(head, "payment_id")?.as_deref())?;
@@ -278,30 +183,6 @@ impl Routes {
     }
 }
 
-fn take_outcome(
-    outcomes: &crossbeam_channel::Receiver<(usize, Result<Told, Problem>)>,
-    into: &mut [Option<Result<Told, Problem>>],
-) {
-    if let Ok((i, outcome)) = outcomes.recv() {
-        into[i] = Some(outcome);
-    }
-}
-
-/// The lines of a batch: blank ones are none, a carriage return before the end is not the line's.
-fn lines_of(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
-    let lines: Vec<&[u8]> = body
-        .split(|&b| b == b'\n')
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
-        .filter(|line| !line.iter().all(u8::is_ascii_whitespace))
-        .take(MAX_LINES + 1)
-        .collect();
-    match lines.len() {
-        0 => Err(Problem::bad_request("a batch has at least one line")),
-        n if n > MAX_LINES => Err(Problem::bad_request(format!("a batch has at most {MAX_LINES} lines"))),
-        _ => Ok(lines),
-    }
-}
-
 fn body_payment(client: ClientId, request: &Request) -> Result<Payment, Problem> {
     let head = &request.head;
     let id = one_id(payment_id(parameter(head, "payment_id")?.as_deref())?, idempotency_key(head)?)?;
@@ -319,10 +200,10 @@ fn body_payment(client: ClientId, request: &Request) -> Result<Payment, Problem>
 }
 
 /// What a sender is told of its payment.
-struct Told {
-    client: ClientId,
-    payment_id: Option<PaymentId>,
-    accepted: Accepted,
+pub(super) struct Told {
+    pub(super) client: ClientId,
+    pub(super) payment_id: Option<PaymentId>,
+    pub(super) accepted: Accepted,
 }
 
 impl Told {
@@ -332,7 +213,7 @@ impl Told {
     }
 
     /// The answer's body. Nothing in it needs escaping.
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let Accepted { mark, duplicate, status, online } = &self.accepted;
         let (status, client, seq) = (status.as_str(), &self.client, mark.seq);
         let id = self.payment_id.as_ref().map(|id| format!(r#","payment_id":"{}""#, id.as_str())).unwrap_or_default();
@@ -344,12 +225,6 @@ impl Told {
         let new = self.accepted.status == Status::Accepted && !self.accepted.duplicate;
         json(if new { 202 } else { 200 }, self.text().into_bytes())
     }
-}
-
-fn ndjson(body: Vec<u8>) -> Response {
-    let length = body.len();
-    let kind = Header::from_bytes("Content-Type", "application/x-ndjson").expect("our own fields are ASCII");
-    Response::new(StatusCode(200), vec![kind], Cursor::new(body), Some(length), None).with_chunked_threshold(usize::MAX)
 }
 
 /// An error of the store in the contract's words.
@@ -398,15 +273,6 @@ mod tests {
         ] {
             assert_eq!(refusal(envelope), code, "{envelope}");
         }
-    }
-
-    #[test]
-    fn a_batch_is_cut_into_its_lines() {
-        let lines = lines_of(b"1\r\n\n  \n2\n3").expect("three lines");
-        assert_eq!(lines, [b"1", b"2", b"3"]);
-        assert!(lines_of(b"\n\r\n").is_err());
-        assert!(lines_of(&b"1\n".repeat(MAX_LINES)).is_ok());
-        assert!(lines_of(&b"1\n".repeat(MAX_LINES + 1)).is_err());
     }
 
     #[test]

@@ -166,6 +166,11 @@ impl Problem {
         self
     }
 
+    /// Whether something may be stored all the same.
+    pub(crate) fn may_be_stored(&self) -> bool {
+        self.stored == Some("unknown")
+    }
+
     /// The stable code, for metrics and logs.
     pub(crate) fn code(&self) -> &'static str {
         self.code

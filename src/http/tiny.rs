@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
@@ -68,6 +68,13 @@ impl SideDoor {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         (0..WORKERS).for_each(|_| self.server.unblock());
+    }
+
+    /// Waits until those that wait on threads of their own are answered, or the deadline comes.
+    pub(crate) fn drained(&self, deadline: Instant) {
+        while self.waiting.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn serve(&self, mut taken: tiny_http::Request) {

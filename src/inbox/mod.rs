@@ -20,6 +20,9 @@ pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(1);
 /// The most that is put into one round trip.
 pub(crate) const MAX_PER_CALL: usize = 128;
 
+/// The most bytes that wait in one inbox.
+pub(crate) const MAX_INBOX_BYTES: u64 = 256 << 20;
+
 /// The durable queue of every client.
 pub(crate) trait Inbox: Send + Sync {
     /// Stores a payment and hands `deposit.done` what became of it, exactly once, from whichever

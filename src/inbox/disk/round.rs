@@ -16,8 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The most bytes of payments that may wait for one client.
-const INBOX_BYTES: u64 = 256 << 20;
 /// A client changes hands at most once in this time.
 const HANDS_APART: Duration = Duration::from_millis(100);
 /// How many expired payment ids a round removes beyond those it adds: so they never pile up.
@@ -186,7 +184,7 @@ impl<'t> Round<'t> {
         }
         let state = state.map_or_else(|| self.newborn(), Ok)?;
         let bytes = state.bytes_in - state.bytes_out + pending.payment.parcel.as_bytes().len() as u64;
-        if state.pending() >= self.setting.options.inbox_limit || bytes > INBOX_BYTES {
+        if state.pending() >= self.setting.options.inbox_limit || bytes > crate::inbox::MAX_INBOX_BYTES {
             return Err(Error::InboxFull.into());
         }
         Ok(state)

@@ -1,7 +1,7 @@
 -- Puts a payment into its client's inbox, once.
 -- KEYS 1 state  2 inbox  3 beside  [4 payment id]
 -- ARGV 1 now (ms, Redis' clock)  2 parcel  3 most payments  4 client  5 this node/boot  6 channel prefix
---      7 node that waits for the receipt, or ''  [8 fingerprint  9 dedup window, ms]
+--      7 node that waits for the receipt, or ''  8 most bytes of parcels  [9 fingerprint  10 dedup window, ms]
 -- Says 'accepted seq at previous_at owner bytes', 'duplicate seq at status owner', 'full' or 'reused'.
 local now, parcel = ARGV[1], ARGV[2]
 local text = redis.call('GET', KEYS[1])
@@ -41,7 +41,7 @@ if KEYS[4] then
     local seq, at, life, print = string.match(known, '^(%d+) (%d+) (%d+) (%x+)$')
     -- One of an earlier life of this client, or of writes that the store lost, counts no more.
     if life == born and tonumber(seq) <= n then
-      if print ~= ARGV[8] then return 'reused' end
+      if print ~= ARGV[9] then return 'reused' end
       local status = tonumber(seq) <= tonumber(acked) and 'acknowledged' or 'accepted'
       if status == 'accepted' and ARGV[7] ~= '' then
         waits = wait_for(seq, ARGV[7])
@@ -51,7 +51,8 @@ if KEYS[4] then
     end
   end
 end
-if n - tonumber(acked) - tonumber(tombs) >= tonumber(ARGV[3]) then return 'full' end
+if n - tonumber(acked) - tonumber(tombs) >= tonumber(ARGV[3])
+  or tonumber(bytes_in) - tonumber(bytes_out) + #parcel > tonumber(ARGV[8]) then return 'full' end
 
 local previous_at = last_at
 last = string.format('%.0f', n + 1)
@@ -66,7 +67,7 @@ end
 redis.call('RPUSH', KEYS[2], entry)
 redis.call('SET', KEYS[1], line())
 if KEYS[4] then
-  redis.call('SET', KEYS[4], last .. ' ' .. last_at .. ' ' .. born .. ' ' .. ARGV[8], 'PX', ARGV[9])
+  redis.call('SET', KEYS[4], last .. ' ' .. last_at .. ' ' .. born .. ' ' .. ARGV[9], 'PX', ARGV[10])
 end
 if owner ~= '-' and owner ~= ARGV[5] then
   redis.call('PUBLISH', ARGV[6] .. string.match(owner, '^[^/]+'),

@@ -175,6 +175,7 @@ impl Lines {
         let mut line = self.target.open(false).map_err(|e| format!("{}: {}", self.target, brief(&e)))?;
         let replies = exchange(&mut line, &self.greeting, Instant::now() + CALL_LIMIT);
         match replies.into_iter().find_map(Result::err) {
+            Some(Error::Unavailable { why, .. }) => Err(why),
             Some(error) => Err(error.to_string()),
             None => Ok(line),
         }

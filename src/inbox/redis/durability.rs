@@ -1,8 +1,8 @@
 //! What a 2xx is worth on this Redis, in words, and whether that is enough.
 
 use super::connection::{Lines, Pipeline};
-use super::{text, texts};
-use crate::inbox::Durability;
+use super::reply::{text, texts};
+use crate::inbox::{Durability, Error};
 use std::collections::HashMap;
 
 /// What Redis says of how it keeps things.
@@ -69,10 +69,12 @@ fn judge(config: &HashMap<&str, String>, info: &HashMap<String, String>, require
         warnings.push("maxmemory is not set: Redis may be ended by the system when memory is short".to_owned());
     }
     let policy = get("maxmemory-policy").or(told("maxmemory_policy"));
-    Verdict { words, warnings, refusal: refusal(level, required, policy, told("role")) }
+    let bytes = |name| told(name).and_then(|bytes| bytes.trim().parse::<u64>().ok()).unwrap_or(0);
+    let full = bytes("maxmemory") > 0 && bytes("used_memory") >= bytes("maxmemory");
+    Verdict { words, warnings, refusal: refusal(level, required, policy, told("role"), full) }
 }
 
-fn refusal(level: Level, required: Durability, policy: Option<&str>, role: Option<&str>) -> Option<String> {
+fn refusal(level: Level, required: Durability, policy: Option<&str>, role: Option<&str>, full: bool) -> Option<String> {
     let enough = match required {
         Durability::Always => level <= Level::Always,
         Durability::Everysec => level <= Level::EverySecond,
@@ -80,6 +82,9 @@ fn refusal(level: Level, required: Durability, policy: Option<&str>, role: Optio
     };
     if let Some(policy) = policy.filter(|policy| *policy != "noeviction") {
         return Some(format!("Redis may evict inboxes: set maxmemory-policy noeviction (it is {policy})"));
+    }
+    if full {
+        return Some(format!("{}: Redis has used its maxmemory", Error::StoreFull));
     }
     if role == Some("slave") {
         return Some("this Redis is a replica and takes no writes: point --redis at the primary".into());

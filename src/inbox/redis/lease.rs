@@ -5,7 +5,8 @@
 //! two processes with one name the older ends: sessions, not leases, protect inboxes.
 
 use super::connection::{Lines, Pipeline};
-use super::{Names, text, texts};
+use super::names::Names;
+use super::reply::{text, texts};
 use crate::inbox::{Error, Tended};
 use parking_lot::Mutex;
 use redis::Value;

@@ -18,31 +18,33 @@
 mod connection;
 mod durability;
 mod lease;
+mod names;
+mod reply;
 mod scripts;
+mod waiting;
 
 pub(crate) use connection::{Target, brief, jittered};
+pub(crate) use names::{all_channel, node_channel};
 
 use super::group::Group;
 use super::{
-    Accepted, Ask, Booked, Claim, Claimed, Deposit, Durability, Error, Found, Health, Inbox, MAX_PER_CALL, Note, Owner,
-    Query, Reading, Record, Retired, Session, Status, Stored, Tended, Token, Which,
+    Accepted, Ask, Booked, Claim, Deposit, Durability, Error, Found, Health, Inbox, MAX_INBOX_BYTES, MAX_PER_CALL,
+    Note, Owner, Query, Reading, Record, Retired, Session, Status, Stored, Tended, Token, Which,
 };
 use crate::doorbell::{Bell, parse_entry};
-use crate::payment::{ClientId, Entry, Mark, Seq};
+use crate::payment::{ClientId, Entry, Seq};
 use connection::{Lines, NO_SCRIPT, Pipeline};
 use lease::Lease;
+use names::Names;
 use parking_lot::Mutex;
 use redis::Value;
+use reply::{bytes, mark, number, read_booked, read_found, read_slice, senseless, text, texts};
 use scripts::Scripts;
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
+use waiting::Touched;
 
 /// The least time between two changes of hands of one client.
 const LEAST_HOLD_MS: &[u8] = b"100";
-/// How long a payment may lie before its inbox counts as one that stays non-empty.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// How many clients may be remembered to be looked at again; past it, one is not listed as waiting.
-const MAX_TOUCHED: usize = 100_000;
 /// How often Redis is asked what its word is worth.
 const ASK_DURABILITY: Duration = Duration::from_secs(5);
 
@@ -70,17 +72,14 @@ pub(crate) struct RedisInbox {
     tending: Lines,
     lease: Lease,
     ring: Box<dyn Fn(Bell) + Send + Sync>,
+    touched: Touched,
     state: Mutex<State>,
 }
 
 struct State {
     verdict: Option<(Instant, durability::Verdict)>,
-    /// Why the last commit failed, if it did.
-    trouble: Option<String>,
-    /// Clients that got a payment, and when they are to be looked at.
-    touched: HashMap<ClientId, Instant>,
-    /// Where the round through those that wait goes on.
-    looked_at: Option<ClientId>,
+    /// Why the last commit failed, if it did, and when that was.
+    trouble: Option<(Instant, String)>,
 }
 
 impl RedisInbox {
@@ -94,7 +93,7 @@ impl RedisInbox {
             Lines::new(target.clone(), greeting, most)
         };
         let boot = Token::random().as_str()[..16].to_owned();
-        let state = State { verdict: None, trouble: None, touched: HashMap::new(), looked_at: None };
+        let state = State { verdict: None, trouble: None };
         RedisInbox {
             me: format!("{}/{boot}", options.node),
             names: Names::new(target.database()),
@@ -107,6 +106,7 @@ impl RedisInbox {
             tending: lines(1),
             lease: Lease::new(options.node.clone(), boot),
             ring,
+            touched: Touched::default(),
             state: Mutex::new(state),
             options,
         }
@@ -149,7 +149,7 @@ impl RedisInbox {
                 })
             })
             .collect();
-        self.touch(deposits.iter().zip(&outcomes).filter(|(_, o)| o.is_ok()).map(|(d, _)| &d.payment.client));
+        self.touched.note(deposits.iter().zip(&outcomes).filter(|(_, o)| o.is_ok()).map(|(d, _)| &d.payment.client));
         deposits.into_iter().zip(outcomes).for_each(|(d, outcome)| d.done.say(outcome));
     }
 
@@ -158,6 +158,7 @@ impl RedisInbox {
         let keys = self.names.client(&payment.client);
         let limit = self.options.inbox_limit.to_string();
         let waiter = if deposit.receipt { self.options.node.as_bytes() } else { b"" };
+        let most_bytes = MAX_INBOX_BYTES.to_string();
         let mut args: Vec<&[u8]> = vec![now_ms.as_bytes(), payment.parcel.as_bytes(), limit.as_bytes()];
         args.extend([
             payment.client.as_str().as_bytes(),
@@ -165,6 +166,7 @@ impl RedisInbox {
             self.names.node_prefix.as_bytes(),
             waiter,
         ]);
+        args.push(most_bytes.as_bytes());
         let (state, inbox, beside) = (keys.key("state"), keys.key("inbox"), keys.key("beside"));
         let mut all: Vec<&[u8]> = vec![state.as_bytes(), inbox.as_bytes(), beside.as_bytes()];
         match &payment.payment_id {
@@ -216,20 +218,12 @@ impl RedisInbox {
         if replies.is_empty() {
             return;
         }
-        let before = std::mem::replace(&mut self.state.lock().trouble, now.clone());
+        let trouble = now.clone().map(|why| (Instant::now(), why));
+        let before = std::mem::replace(&mut self.state.lock().trouble, trouble);
         match (before, now) {
             (None, Some(why)) => log::warn!("payments cannot be stored: {why}"),
             (Some(_), None) => log::info!("payments are stored again"),
             _ => {}
-        }
-    }
-
-    fn touch<'a>(&self, clients: impl Iterator<Item = &'a ClientId>) {
-        let mut state = self.state.lock();
-        for client in clients {
-            if state.touched.len() < MAX_TOUCHED && !state.touched.contains_key(client) {
-                state.touched.insert(client.clone(), Instant::now() + LOOK_AGAIN);
-            }
         }
     }
 
@@ -295,33 +289,6 @@ impl RedisInbox {
             oldest_pending_at: bytes(oldest).and_then(parse_entry).map(|e| e.entry.mark.accepted_at),
             owner,
         }))
-    }
-
-    /// Corrects the list of inboxes that stay non-empty: for those that got something a while
-    /// ago, and for a part of those that are in it.
-    fn correct_waiting(&self) -> Result<(), Error> {
-        let now = Instant::now();
-        let mut state = self.state.lock();
-        let mut clients: Vec<ClientId> =
-            state.touched.iter().filter(|(_, due)| **due <= now).map(|(client, _)| client.clone()).collect();
-        clients.truncate(8 * MAX_PER_CALL);
-        clients.iter().for_each(|client| {
-            state.touched.remove(client);
-        });
-        let from = state.looked_at.take();
-        drop(state);
-        let listed = self.waiting(from.as_ref(), MAX_PER_CALL)?;
-        self.state.lock().looked_at = listed.last().cloned();
-        clients.extend(listed);
-        let mut pipeline = Pipeline::default();
-        for (client, record) in clients.iter().zip(self.records(&clients)) {
-            let (key, id) = (self.names.waiting.as_bytes(), client.as_str().as_bytes());
-            match record?.and_then(|record| record.oldest_pending_at) {
-                Some(at) => pipeline.command(&[b"ZADD", key, at.to_string().as_bytes(), id]),
-                None => pipeline.command(&[b"ZREM", key, id]),
-            }
-        }
-        self.tending.call(&pipeline).into_iter().try_for_each(|reply| reply.map(|_| ()))
     }
 
     /// Deletes what a retired client's payments were called by, a slice at a time.
@@ -466,7 +433,7 @@ impl Inbox for RedisInbox {
             self.announce(&verdict);
             self.state.lock().verdict = Some((Instant::now(), verdict));
         }
-        if let Err(error) = self.correct_waiting() {
+        if let Err(error) = waiting::correct(self) {
             log::debug!("the list of waiting clients is not corrected now: {error}");
         }
         tended
@@ -488,8 +455,10 @@ impl Inbox for RedisInbox {
         let ready = match (answer, refusal, &state.trouble) {
             (Err(error), ..) => Err(error.to_string()),
             (_, Some(refusal), _) => Err(refusal),
-            // Only a payment that is stored takes this away, and none may come while others hear 503.
-            (_, _, Some(why)) if *why == Error::StoreFull.to_string() => Err(why.clone()),
+            // What Redis says of its memory is up to so old; until then the last payment says it.
+            (_, _, Some((at, why))) if at.elapsed() < ASK_DURABILITY && *why == Error::StoreFull.to_string() => {
+                Err(why.clone())
+            }
             _ if !self.lease.holds() => Err("the lease of this node is not renewed".into()),
             _ => Ok(()),
         };
@@ -527,138 +496,5 @@ impl RedisInbox {
         if let Some(refusal) = &verdict.refusal {
             log::error!("not ready: {refusal}");
         }
-    }
-}
-
-fn read_booked(note: &Note, reply: &Value) -> Result<Booked, Error> {
-    let line = text(reply).unwrap_or_default();
-    let words: Vec<&str> = line.split(' ').collect();
-    match (note, &words[..]) {
-        (_, ["replaced"]) => Ok(Booked::Replaced),
-        (_, ["rolled_back"]) => Ok(Booked::RolledBack),
-        (_, ["released"]) => Ok(Booked::Released),
-        (_, ["acknowledged", acked]) => Ok(Booked::Acknowledged(Seq(number(acked)?))),
-        (_, ["soon", ms]) => Ok(Booked::TooSoon(Duration::from_millis(number(ms)?))),
-        (_, ["late"]) => Err(Error::away("no time was left")),
-        (Note::Claim(claim), ["claimed", session, acked, acked_at, last, last_at, epoch, pending]) => {
-            let session = Session { number: number(session)?, token: claim.token, epoch: number(epoch)? };
-            let (acked, last) = (mark(acked, acked_at)?, mark(last, last_at)?);
-            Ok(Booked::Claimed(Claimed { session, acked, last, pending: number(pending)? }))
-        }
-        _ => Err(senseless(&line)),
-    }
-}
-
-fn read_slice(reply: &Value) -> Result<Reading, Error> {
-    let Value::Array(parts) = reply else { return Err(senseless("not a slice")) };
-    let word = |i: usize| parts.get(i).and_then(text).unwrap_or_default();
-    match word(0).as_str() {
-        "replaced" => Ok(Reading::Replaced),
-        "rolled_back" => Ok(Reading::RolledBack),
-        "slice" => {
-            let last = mark(&word(1), &word(2))?;
-            let entries = parts.iter().skip(3).map(|part| bytes(part).and_then(parse_entry).map(|e| e.entry));
-            let entries: Option<Vec<_>> = entries.collect();
-            Ok(Reading::Slice { entries: entries.ok_or_else(|| senseless("an entry is not readable"))?, last })
-        }
-        other => Err(senseless(other)),
-    }
-}
-
-fn read_found(query: &Query, reply: &Value) -> Result<Option<Found>, Error> {
-    let Value::Array(parts) = reply else { return Err(senseless("not an answer")) };
-    let word = |i: usize| parts.get(i).and_then(text).unwrap_or_default();
-    if word(0) == "none" {
-        return Ok(None);
-    }
-    let held = parts.get(3).and_then(bytes).and_then(parse_entry);
-    let payment_id = match &query.which {
-        Which::PaymentId(id) => Some(id.as_str().to_owned()),
-        Which::Seq(_) => held.and_then(|e| e.entry.parcel.payment_id().map(str::to_owned)),
-    };
-    let status = if word(2) == "acknowledged" { Status::Acknowledged } else { Status::Accepted };
-    Ok(Some(Found { seq: Seq(number(&word(1))?), status, payment_id }))
-}
-
-/// How keys and channels are called.
-struct Names {
-    /// What a node's channel begins with, before its name. Channels know no database number.
-    node_prefix: String,
-    waiting: String,
-    database: i64,
-}
-
-impl Names {
-    fn new(database: i64) -> Names {
-        Names { node_prefix: node_channel(database, ""), waiting: format!("payrelay:{database}:waiting"), database }
-    }
-
-    fn client<'a>(&self, client: &'a ClientId) -> ClientKeys<'a> {
-        ClientKeys(client.as_str())
-    }
-
-    fn lease(&self, node: &str) -> String {
-        format!("payrelay:{}:lease:{node}", self.database)
-    }
-
-    fn nodes(&self) -> String {
-        format!("payrelay:{}:nodes", self.database)
-    }
-}
-
-/// The pub/sub channel of one node.
-pub(crate) fn node_channel(database: i64, node: &str) -> String {
-    format!("payrelay:{database}:node:{node}")
-}
-
-/// The pub/sub channel of all nodes.
-pub(crate) fn all_channel(database: i64) -> String {
-    format!("payrelay:{database}:all")
-}
-
-struct ClientKeys<'a>(&'a str);
-
-impl ClientKeys<'_> {
-    fn key(&self, name: &str) -> String {
-        format!("payrelay:{{{}}}:{name}", self.0)
-    }
-
-    fn id(&self, payment_id: &str) -> String {
-        format!("payrelay:{{{}}}:id:{payment_id}", self.0)
-    }
-}
-
-fn senseless(what: &str) -> Error {
-    Error::Corrupt(format!("Redis says {:?}", what.chars().take(100).collect::<String>()))
-}
-
-fn number(text: &str) -> Result<u64, Error> {
-    text.parse().map_err(|_| senseless(text))
-}
-
-fn mark(seq: &str, at: &str) -> Result<Mark, Error> {
-    Ok(Mark { seq: Seq(number(seq)?), accepted_at: number(at)? })
-}
-
-fn bytes(value: &Value) -> Option<&[u8]> {
-    match value {
-        Value::BulkString(bytes) => Some(bytes),
-        Value::SimpleString(text) => Some(text.as_bytes()),
-        _ => None,
-    }
-}
-
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::Int(n) => Some(n.to_string()),
-        Value::VerbatimString { text, .. } => Some(text.clone()),
-        other => std::str::from_utf8(bytes(other)?).ok().map(str::to_owned),
-    }
-}
-
-fn texts(value: &Value) -> Vec<String> {
-    match value {
-        Value::Array(parts) | Value::Set(parts) => parts.iter().filter_map(text).collect(),
-        _ => Vec::new(),
     }
 }

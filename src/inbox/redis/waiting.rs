@@ -1,0 +1,81 @@
+//! Which inboxes *stay* non-empty: kept up to date behind the payments' way, never on it.
+//!
+//! Who got a payment is looked at again a few seconds later: nearly always it is acknowledged by
+//! then. What is in the list is gone through a part at a time and corrected.
+
+use super::RedisInbox;
+use super::connection::Pipeline;
+use crate::inbox::{Error, Inbox, MAX_PER_CALL};
+use crate::payment::ClientId;
+use parking_lot::Mutex;
+use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+/// How long a payment may lie before its inbox counts as one that stays non-empty.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How many clients are remembered to be looked at; one past it is not listed in time.
+const MAX_TOUCHED: usize = 100_000;
+/// How many of them are looked at in one go.
+const MAX_LOOKED_AT: usize = 8 * MAX_PER_CALL;
+
+/// The clients that are to be looked at.
+#[derive(Default)]
+pub(super) struct Touched {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    clients: HashSet<ClientId>,
+    /// All wait equally long, so they are due in the order in which they came.
+    due: VecDeque<(Instant, ClientId)>,
+    /// Where the round through the list goes on.
+    from: Option<ClientId>,
+}
+
+impl Touched {
+    /// These clients got something.
+    pub(super) fn note<'a>(&self, clients: impl Iterator<Item = &'a ClientId>) {
+        let mut state = self.state.lock();
+        for client in clients {
+            if !state.clients.contains(client) && state.clients.len() < MAX_TOUCHED {
+                state.clients.insert(client.clone());
+                state.due.push_back((Instant::now() + LOOK_AGAIN, client.clone()));
+            }
+        }
+    }
+
+    fn take_due(&self) -> Vec<ClientId> {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let count = state.due.iter().take(MAX_LOOKED_AT).take_while(|(due, _)| *due <= now).count();
+        let due: Vec<ClientId> = state.due.drain(..count).map(|(_, client)| client).collect();
+        due.iter().for_each(|client| {
+            state.clients.remove(client);
+        });
+        due
+    }
+}
+
+/// Corrects the list.
+pub(super) fn correct(inbox: &RedisInbox) -> Result<(), Error> {
+    let mut clients = inbox.touched.take_due();
+    let from = inbox.touched.state.lock().from.take();
+    let listed = inbox.waiting(from.as_ref(), MAX_PER_CALL)?;
+    inbox.touched.state.lock().from = listed.last().cloned();
+    clients.extend(listed);
+    let mut pipeline = Pipeline::default();
+    for (client, record) in clients.iter().zip(inbox.records(&clients)) {
+        let (key, id) = (inbox.names.waiting.as_bytes(), client.as_str().as_bytes());
+        match record {
+            Ok(Some(record)) if record.pending > 0 => {
+                let oldest = record.oldest_pending_at.unwrap_or_default().to_string();
+                pipeline.command(&[b"ZADD", key, oldest.as_bytes(), id]);
+            }
+            Ok(_) => pipeline.command(&[b"ZREM", key, id]),
+            // One that cannot be read stays as it is, and in nobody's way.
+            Err(error) => log::debug!("{client}: {error}"),
+        }
+    }
+    inbox.tending.call(&pipeline).into_iter().try_for_each(|reply| reply.map(|_| ()))
+}
