@@ -2,13 +2,15 @@
 //!
 //! All of a client's pass through one queue, in order. What the store refuses for a while (it is
 //! away, busy, full) is kept, with what is behind it, and tried again: a node that dies with it
-//! costs repeats, never a payment. A connection stands in the queue with one acknowledgement at
-//! most, the newest, so the queue is bounded by the connections.
+//! costs repeats, never a payment. A connection stands here with one acknowledgement at most, the
+//! newest, and once it has ended only as a few words without its socket, so that an outage of the
+//! store costs neither descriptors nor other clients' hellos.
 
 use crate::client::catch_up::rolled_back;
-use crate::client::connection::{CloseReason, Connection};
+use crate::client::connection::{CloseReason, Connection, Ended};
 use crate::inbox::{Booked, Error, Inbox, MAX_PER_CALL, Note};
 use crate::metrics::Metrics;
+use crate::payment::{ClientId, Mark};
 use crate::receipts::Receipts;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::VecDeque;
@@ -19,6 +21,9 @@ use std::time::{Duration, Instant};
 pub(crate) const CLAIM_LIMIT: Duration = Duration::from_secs(3);
 /// How long nothing is tried after the store refused.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// From so many kept items on, releases go: a client that is not released is only said to be
+/// online until it comes back, or its node ends.
+const MAX_KEPT: usize = 100_000;
 
 /// Something to be stored for a connection.
 pub(crate) enum Item {
@@ -26,8 +31,10 @@ pub(crate) enum Item {
     Claim(Arc<Connection>, Instant),
     /// It acknowledged something: `take_ack` says what.
     Ack(Arc<Connection>),
+    /// It ended, and this is the acknowledgement that was not stored by then.
+    LastAck(Ended, Mark),
     /// It ended.
-    Release(Arc<Connection>),
+    Release(Ended),
     /// Store what is there and end, in this time.
     Stop(Instant),
 }
@@ -56,17 +63,16 @@ pub(crate) fn run(bookkeeper: &Bookkeeper) {
         if stop.is_none() && kept.is_empty() {
             stop = wait(bookkeeper, &mut kept, &later);
         }
-        while kept.len() < MAX_PER_CALL {
-            match bookkeeper.queue.try_recv() {
-                Ok(Item::Stop(deadline)) => stop = Some(deadline),
-                Ok(item) => kept.push_back(item),
-                Err(_) => break,
+        while let Ok(item) = bookkeeper.queue.try_recv() {
+            match item {
+                Item::Stop(deadline) => stop = Some(deadline),
+                item => kept.push_back(item),
             }
         }
         let now = Instant::now();
-        let (due, rest) = later.into_iter().partition(|(at, _)| *at <= now);
+        let (due, rest): (Vec<_>, Vec<_>) = later.into_iter().partition(|(at, _)| *at <= now);
         later = rest;
-        kept.extend::<Vec<Item>>(due.into_iter().map(|(_, item)| item).collect());
+        kept.extend(due.into_iter().map(|(_, item)| item));
         let away = bookkeeper.round(&mut kept, &mut later);
         match stop {
             Some(_) if kept.is_empty() && bookkeeper.queue.is_empty() => return,
@@ -77,6 +83,10 @@ pub(crate) fn run(bookkeeper: &Bookkeeper) {
             _ => {}
         }
         if away {
+            kept.retain(still_makes_sense);
+            if kept.len() > MAX_KEPT {
+                kept.retain(|item| !matches!(item, Item::Release(_)));
+            }
             std::thread::sleep(BACK_OFF);
         }
     }
@@ -97,12 +107,29 @@ fn wait(bookkeeper: &Bookkeeper, kept: &mut VecDeque<Item>, later: &[(Instant, I
     None
 }
 
+/// Whether an item is to be tried again. One that is not lets go of its connection, and a hello
+/// that has waited long enough is told so.
+fn still_makes_sense(item: &Item) -> bool {
+    match item {
+        Item::Claim(connection, deadline) if Instant::now() >= *deadline => {
+            connection.close(CloseReason::Unavailable("the store is unavailable; connect again".into()));
+            false
+        }
+        Item::Claim(connection, _) => !connection.is_closed(),
+        // The end of the connection took its acknowledgement over.
+        Item::Ack(connection) => connection.has_ack(),
+        Item::LastAck(..) => true,
+        Item::Release(ended) => ended.is_needed(),
+        Item::Stop(_) => false,
+    }
+}
+
 impl Bookkeeper {
     /// One round trip. What is to be tried again stays at the front, in its order. Whether the
     /// store refused for a while.
     fn round(&self, kept: &mut VecDeque<Item>, later: &mut Vec<(Instant, Item)>) -> bool {
         let count = kept.len().min(MAX_PER_CALL);
-        let entries: Vec<Entry> = kept.drain(..count).filter_map(|item| self.entry(item)).collect();
+        let entries: Vec<Entry> = kept.drain(..count).filter_map(entry).collect();
         let notes: Vec<Note> = entries.iter().map(|entry| entry.note.clone()).collect();
         if notes.is_empty() {
             return false;
@@ -110,37 +137,22 @@ impl Bookkeeper {
         let outcomes = self.inbox.book(&notes);
         let mut again = VecDeque::new();
         for (entry, outcome) in entries.into_iter().zip(outcomes) {
-            match outcome {
-                Ok(Booked::TooSoon(wait)) => later.push((Instant::now() + wait, entry.item)),
-                Ok(booked) => self.done(&entry.item, booked),
-                Err(error) if error.passes() => again.extend(keep(entry, &error)),
-                Err(error) => give_up(&entry.item, &error),
+            match (outcome, &entry.item) {
+                (Ok(Booked::TooSoon(wait)), Item::Claim(_, deadline)) => {
+                    later.push(((Instant::now() + wait).min(*deadline), entry.item));
+                }
+                (Ok(booked), _) => self.done(&entry.item, booked),
+                (Err(error), _) if error.passes() => {
+                    keep(&entry, &error);
+                    again.push_back(entry.item);
+                }
+                (Err(error), _) => give_up(&entry.item, &error),
             }
         }
         let away = !again.is_empty();
         again.append(kept);
         *kept = again;
         away
-    }
-
-    fn entry(&self, item: Item) -> Option<Entry> {
-        let note = match &item {
-            Item::Claim(connection, _) if connection.is_closed() => return None,
-            Item::Claim(connection, deadline) if Instant::now() >= *deadline => {
-                connection.close(CloseReason::Unavailable("the store is unavailable; connect again".into()));
-                return None;
-            }
-            Item::Claim(connection, deadline) => Note::Claim(connection.claim(*deadline)),
-            Item::Ack(connection) => {
-                let (session, mark) = connection.take_ack()?;
-                Note::Ack { client: connection.client().clone(), session, mark }
-            }
-            Item::Release(connection) => {
-                Note::Release { client: connection.client().clone(), session: connection.release() }
-            }
-            Item::Stop(_) => return None,
-        };
-        Some(Entry { item, note })
     }
 
     fn done(&self, item: &Item, booked: Booked) {
@@ -150,30 +162,64 @@ impl Bookkeeper {
                 self.metrics.acknowledged(connection.acked(acked));
                 self.receipts.acknowledged(connection.client(), acked);
             }
+            (Item::LastAck(ended, _), Booked::Acknowledged(acked)) => {
+                self.metrics.acknowledged(acked.since(ended.acked));
+                self.receipts.acknowledged(&ended.client, acked);
+            }
             (Item::Claim(connection, _) | Item::Ack(connection), Booked::Replaced) => {
                 connection.close(CloseReason::Replaced);
             }
-            (Item::Ack(connection), Booked::RolledBack) if !connection.is_closed() => {
+            (Item::Ack(connection), Booked::RolledBack) => {
+                self.receipts.abandon(connection.client());
                 connection.close(rolled_back(connection));
+            }
+            (Item::LastAck(ended, _), Booked::RolledBack) => {
+                self.receipts.abandon(&ended.client);
+                log::error!("{}: the store came back without writes that its last connection saw", ended.client);
+                self.metrics.rolled_back();
             }
             _ => {}
         }
     }
 }
 
-/// What is to be done again, though the store refused it for now.
-fn keep(entry: Entry, error: &Error) -> Option<Item> {
+/// What an item has to say to the store, if it still has.
+fn entry(item: Item) -> Option<Entry> {
+    if !still_makes_sense(&item) {
+        return None;
+    }
+    let ack = |client: &ClientId, session, mark| Note::Ack { client: client.clone(), session, mark };
+    let note = match &item {
+        Item::Claim(connection, deadline) => Note::Claim(connection.claim(*deadline)?),
+        Item::Ack(connection) => {
+            let (session, mark) = connection.take_ack()?;
+            ack(connection.client(), session, mark)
+        }
+        Item::LastAck(ended, mark) => ack(&ended.client, ended.session.clone(), *mark),
+        Item::Release(ended) => Note::Release { client: ended.client.clone(), session: ended.session.clone() },
+        Item::Stop(_) => return None,
+    };
+    Some(Entry { item, note })
+}
+
+/// The store refused it for now.
+fn keep(entry: &Entry, error: &Error) {
     match (&entry.item, &entry.note) {
         (Item::Ack(connection), Note::Ack { mark, .. }) => connection.keep_ack(*mark),
-        (Item::Claim(connection, _), _) => log::debug!("{}: its claim waits: {error}", connection.client()),
+        (Item::Claim(connection, _), _) => connection.claim_refused(error),
         _ => {}
     }
-    Some(entry.item)
 }
 
 /// The store will never take it.
 fn give_up(item: &Item, error: &Error) {
-    let (Item::Claim(connection, _) | Item::Ack(connection) | Item::Release(connection)) = item else { return };
-    log::error!("{}: {error}; this client is not served", connection.client());
-    connection.close(CloseReason::Unavailable(error.to_string()));
+    let client = match item {
+        Item::Claim(connection, _) | Item::Ack(connection) => {
+            connection.close(CloseReason::Unavailable(error.to_string()));
+            connection.client()
+        }
+        Item::LastAck(ended, _) | Item::Release(ended) => &ended.client,
+        Item::Stop(_) => return,
+    };
+    log::error!("{client}: {error}; this client is not served");
 }

@@ -53,6 +53,15 @@ impl Bell {
     }
 }
 
+/// What the inbox tells the node it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Hint {
+    /// A payment was stored for a client of this node.
+    Bell(Bell),
+    /// One may have been: compare this client with its inbox, if it is here.
+    Check(ClientId),
+}
+
 /// A stored entry with what only the store uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredEntry {

@@ -202,6 +202,8 @@ impl Node {
         if args.redis.is_some() {
             let bus2 = bus.clone();
             threads.start("subscriber", move || bus2.run())?;
+            let (bus2, stop) = (bus.clone(), tender_rx.clone());
+            threads.start("beat", move || tender::beat(&bus2, &stop))?;
         }
         wait_for_store(&*inbox, &bus);
         let tender = Tender {
@@ -246,11 +248,14 @@ impl Node {
         let started = Instant::now();
         thread::expect_ends();
         // Whatever hangs, the process ends; what is not stored then comes again.
-        std::thread::spawn(|| {
+        let end_all_the_same = || {
             std::thread::sleep(STOP_LIMIT);
             log::warn!("stopping took too long; ending all the same");
             std::process::exit(0);
-        });
+        };
+        if let Err(error) = std::thread::Builder::new().name("stop-limit".into()).spawn(end_all_the_same) {
+            log::warn!("nobody watches how long stopping takes: {error}");
+        }
         self.tcp.iter().for_each(|listener| self.door.stop(listener));
         self.receipts.stop();
         match &self.http {
@@ -276,7 +281,7 @@ impl Node {
         self.clients.wait_until_empty(goodbye);
         connections.iter().for_each(|connection| connection.close(CloseReason::Left));
         self.clients.wait_until_empty(Instant::now() + GOODBYE_SHARE);
-        let _ = self.book.try_send(Item::Stop(Instant::now() + BOOK_SHARE));
+        let _ = self.book.send_timeout(Item::Stop(Instant::now() + BOOK_SHARE), BOOK_SHARE);
         self.join(&["bookkeeper"], BOOK_SHARE);
         self.inbox.close();
         self.join(&["committer"], BOOK_SHARE);
@@ -308,7 +313,6 @@ fn local(listener: &TcpListener) -> SocketAddr {
 /// The inbox, and the bus that goes with it.
 fn open_store(args: &ServeArgs, name: &str, bells: &Arc<Bells>) -> Result<(Arc<dyn Inbox>, Bus), StartError> {
     let bells = Arc::clone(bells);
-    let ring = Box::new(move |bell| bells.ring(bell));
     let inbox_limit = u64::try_from(args.inbox_limit).unwrap_or(u64::MAX);
     let node = name.to_owned();
     let Some(url) = &args.redis else {
@@ -317,6 +321,7 @@ fn open_store(args: &ServeArgs, name: &str, bells: &Arc<Bells>) -> Result<(Arc<d
             log::error!("{why}; a restart is safer than going on");
             std::process::exit(1);
         });
+        let ring = Box::new(move |bell| bells.ring(bell));
         let inbox = DiskInbox::open(&args.data_dir, options, ring, fatal);
         let inbox = inbox.map_err(|e| StartError::Failed(e.to_string()))?;
         return Ok((Arc::new(inbox), Bus::local(name)));
@@ -330,14 +335,14 @@ fn open_store(args: &ServeArgs, name: &str, bells: &Arc<Bells>) -> Result<(Arc<d
         args::Durability::Any => Durability::Any,
     };
     let options = Options { node, inbox_limit, dedup_window: args.dedup_window, durability };
-    Ok((Arc::new(RedisInbox::new(&target, options, ring)), bus))
+    let hint = Box::new(move |hint| bells.hint(hint));
+    Ok((Arc::new(RedisInbox::new(&target, options, hint)), bus))
 }
 
 /// Gives the store a moment before the ports open. A node starts without it all the same.
 fn wait_for_store(inbox: &dyn Inbox, bus: &Bus) {
     let deadline = Instant::now() + STORE_PATIENCE;
     loop {
-        bus.beat();
         inbox.tend();
         if bus.is_up() && inbox.health().ready.is_ok() {
             return;

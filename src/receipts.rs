@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// The timer looks up at least this often.
 const LONGEST_NAP: Duration = Duration::from_secs(1);
+/// How soon the inbox is asked again that did not answer.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Hears the present status: acknowledged, or still accepted when the time is over.
 type Hear = Box<dyn FnOnce(Status) + Send>;
@@ -26,7 +28,18 @@ struct Wait {
     deadline: Instant,
     hear: Hear,
     word: Subscription,
-    asked: bool,
+    /// When the inbox is to be asked next, before the deadline.
+    ask_at: Option<Instant>,
+}
+
+impl Wait {
+    fn is_due(&self, now: Instant) -> bool {
+        self.deadline <= now || self.ask_at.is_some_and(|at| at <= now)
+    }
+
+    fn next_look(&self) -> Instant {
+        self.ask_at.map_or(self.deadline, |at| at.min(self.deadline))
+    }
 }
 
 /// All that wait on this node.
@@ -76,7 +89,7 @@ impl Receipts {
         let number = waits.next;
         waits.next += 1;
         waits.by_client.entry(client.clone()).or_default().push(number);
-        waits.by_number.insert(number, Wait { client, seq, deadline, hear, word, asked: false });
+        waits.by_number.insert(number, Wait { client, seq, deadline, hear, word, ask_at: Some(Instant::now()) });
         self.count.store(waits.by_number.len(), Ordering::Release);
         drop(waits);
         self.changed.notify_one();
@@ -122,14 +135,14 @@ impl Receipts {
             let due: Vec<(u64, Query)> = waits
                 .by_number
                 .iter_mut()
-                .filter(|(_, wait)| !wait.asked || wait.deadline <= now)
+                .filter(|(_, wait)| wait.is_due(now))
                 .map(|(number, wait)| {
-                    wait.asked = true;
+                    wait.ask_at = None;
                     (*number, Query { client: wait.client.clone(), which: Which::Seq(wait.seq) })
                 })
                 .collect();
             if due.is_empty() {
-                let next = waits.by_number.values().map(|wait| wait.deadline).min();
+                let next = waits.by_number.values().map(Wait::next_look).min();
                 let until = next.map_or(now + LONGEST_NAP, |next| next.min(now + LONGEST_NAP));
                 self.changed.wait_until(&mut waits, until);
                 continue;
@@ -142,8 +155,11 @@ impl Receipts {
     fn ask(&self, inbox: &dyn Inbox, due: &[(u64, Query)], now: Instant) {
         let queries: Vec<Query> = due.iter().map(|(_, query)| query.clone()).collect();
         for ((number, _), found) in due.iter().zip(inbox.look_up(&queries)) {
-            let acknowledged = matches!(found, Ok(Some(found)) if found.status == Status::Acknowledged);
+            let acknowledged = matches!(&found, Ok(Some(found)) if found.status == Status::Acknowledged);
             let mut waits = self.waits.lock();
+            if let (Err(_), Some(wait)) = (&found, waits.by_number.get_mut(number)) {
+                wait.ask_at = Some(now + ASK_AGAIN);
+            }
             let over = waits.by_number.get(number).is_some_and(|wait| acknowledged || wait.deadline <= now);
             let wait = if over { waits.remove(*number) } else { None };
             self.count.store(waits.by_number.len(), Ordering::Release);
@@ -157,8 +173,16 @@ impl Receipts {
 
     /// The line to other nodes was lost for a while: word may be lost, so the inbox is asked.
     pub(crate) fn ask_again(&self) {
-        self.waits.lock().by_number.values_mut().for_each(|wait| wait.asked = false);
+        let now = Instant::now();
+        self.waits.lock().by_number.values_mut().for_each(|wait| wait.ask_at = Some(now));
         self.changed.notify_one();
+    }
+
+    /// A client's numbers may be given again to other payments: nobody must hear of those.
+    pub(crate) fn abandon(&self, client: &ClientId) {
+        if self.count.load(Ordering::Acquire) > 0 {
+            self.end(Status::Accepted, |wait| wait.client == *client, Some(client));
+        }
     }
 
     /// The node stops: whoever waits hears how it is now, and nobody waits any more.

@@ -2,7 +2,8 @@
 
 use crate::client::Clients;
 use crate::client::connection::Connection;
-use crate::doorbell::Bell;
+use crate::doorbell::{Bell, Hint};
+use crate::payment::ClientId;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,6 +38,20 @@ pub(crate) fn bells(clients: Arc<Clients>) -> (Bells, Rung) {
 }
 
 impl Bells {
+    /// Takes a hint from the inbox. Never waits.
+    pub(crate) fn hint(&self, hint: Hint) {
+        match hint {
+            Hint::Bell(bell) => self.ring(bell),
+            Hint::Check(client) => self.check(&client),
+        }
+    }
+
+    fn check(&self, client: &ClientId) {
+        if let Some(connection) = self.clients.get(client) {
+            connection.wish_check();
+        }
+    }
+
     /// Rings. Never waits: where the queue is full, the client is compared with its inbox instead.
     pub(crate) fn ring(&self, bell: Bell) {
         let bytes = bell.entry.frame_bytes();
@@ -52,9 +67,7 @@ impl Bells {
 
     fn missed(&self, bell: &Bell, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        if let Some(connection) = self.clients.get(&bell.client) {
-            connection.wish_check();
-        }
+        self.check(&bell.client);
     }
 
     /// Ends the router behind what is in its queue.

@@ -10,7 +10,7 @@ use crate::bookkeeper::Item;
 use crate::doorbell::Bell;
 use crate::drainer::{Drained, Drainer, Owing};
 use crate::frame::{Welcome, error_line};
-use crate::inbox::{Claim, Claimed, Session, Token};
+use crate::inbox::{Claim, Claimed, Error, Session, Stored, Token};
 use crate::metrics::{Metrics, Way};
 use crate::payment::{ClientId, Entry, Mark, Seq};
 use crossbeam_channel::Sender;
@@ -19,6 +19,7 @@ use rustix::net::{SendFlags, send};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Why a connection ends; the client reads code and words as its last line.
@@ -104,6 +105,24 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
 }
 
+/// What is left of a connection for the bookkeeper; no socket.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    pub(crate) client: ClientId,
+    pub(crate) session: Session,
+    /// Everything up to here was stored as acknowledged.
+    pub(crate) acked: Seq,
+    /// Its claim was sent to the store, and may be there.
+    claimed: Arc<AtomicBool>,
+}
+
+impl Ended {
+    /// Whether there is anything to store: not for one whose claim never reached the store.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.claimed.load(Ordering::Relaxed)
+    }
+}
+
 /// One client's connection.
 pub(crate) struct Connection {
     client: ClientId,
@@ -113,6 +132,8 @@ pub(crate) struct Connection {
     token: Token,
     window: usize,
     auto_ack: bool,
+    /// Its claim was sent to the store.
+    claimed: Arc<AtomicBool>,
     shared: Arc<Shared>,
     inner: Mutex<Inner>,
 }
@@ -165,7 +186,8 @@ impl Connection {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since_ms = u64::try_from(now.as_millis()).unwrap_or(0);
         let (token, inner) = (Token::random(), Mutex::new(inner));
-        Connection { client, stream, peer, since_ms, token, window, auto_ack, shared, inner }
+        let claimed = Arc::new(AtomicBool::new(false));
+        Connection { client, stream, peer, since_ms, token, window, auto_ack, claimed, shared, inner }
     }
 
     pub(crate) fn client(&self) -> &ClientId {
@@ -191,16 +213,42 @@ impl Connection {
         self.inner.lock().closed.is_some()
     }
 
-    /// What the bookkeeper is to claim.
-    pub(crate) fn claim(&self, deadline: Instant) -> Claim {
-        Claim { client: self.client.clone(), token: self.token, address: self.peer.to_string(), deadline }
+    /// What the bookkeeper is to claim, unless the connection has ended.
+    pub(crate) fn claim(&self, deadline: Instant) -> Option<Claim> {
+        let inner = self.inner.lock();
+        if inner.closed.is_some() {
+            return None;
+        }
+        self.claimed.store(true, Ordering::Relaxed);
+        Some(Claim { client: self.client.clone(), token: self.token, address: self.peer.to_string(), deadline })
     }
 
-    /// What the bookkeeper is to release. The token alone proves it: the claim may have been
-    /// stored without our hearing of it.
-    pub(crate) fn release(&self) -> Session {
-        let session = self.inner.lock().session.clone();
-        session.unwrap_or(Session { number: 0, token: self.token, epoch: 0 })
+    /// The claim was not stored, or nobody knows.
+    pub(crate) fn claim_refused(&self, error: &Error) {
+        if matches!(error, Error::Unavailable { stored: Stored::No, .. } | Error::StoreFull) {
+            self.claimed.store(false, Ordering::Relaxed);
+        }
+        log::debug!("{}: its claim waits: {error}", self.client);
+    }
+
+    /// Hands over what is to be stored of a connection that has ended; it is closed by now. The
+    /// token alone proves a release: the claim may have been stored without our hearing of it.
+    pub(crate) fn hand_over(&self) {
+        let mut inner = self.inner.lock();
+        let unknown = Session { number: 0, token: self.token, epoch: 0 };
+        let last_ack = inner.to_book.take();
+        let ended = Ended {
+            client: self.client.clone(),
+            session: inner.session.clone().unwrap_or(unknown),
+            acked: inner.acked,
+            claimed: Arc::clone(&self.claimed),
+        };
+        drop(inner);
+        // Its own thread may wait here, until the bookkeeper has taken what came before.
+        if let Some(mark) = last_ack {
+            let _ = self.shared.book.send(Item::LastAck(ended.clone(), mark));
+        }
+        let _ = self.shared.book.send(Item::Release(ended));
     }
 
     /// The claim is stored: says welcome and begins to deliver.
@@ -273,7 +321,7 @@ impl Connection {
     /// Has this client compared with the store, for something may have been missed.
     pub(crate) fn wish_check(self: &Arc<Self>) {
         let mut inner = self.inner.lock();
-        if inner.closed.is_none() && inner.session.is_some() && inner.delivery.wish_check() {
+        if inner.closed.is_none() && inner.delivery.wish_check() {
             self.go(Next::CatchUp);
         }
     }
@@ -362,11 +410,12 @@ impl Connection {
         }
     }
 
-    /// A line that is no payment. Left out while something is owed: it is a ping or a pong, and
-    /// bytes that go out say as much.
+    /// A line that is no payment. Left out while something is owed, or the welcome is: it is a ping
+    /// or a pong, and bytes that go out say as much.
     pub(crate) fn say(self: &Arc<Self>, line: &[u8]) {
         let mut inner = self.inner.lock();
-        if inner.closed.is_none() && !inner.leaving && inner.rest.is_empty() {
+        let welcomed = inner.session.is_some();
+        if welcomed && inner.closed.is_none() && !inner.leaving && inner.rest.is_empty() {
             self.write_all(&mut inner, line);
         }
     }
@@ -410,9 +459,9 @@ impl Connection {
     fn ack_locked(self: &Arc<Self>, inner: &mut Inner, seq: Seq) {
         let Some(acked) = inner.delivery.ack(seq) else { return };
         inner.to_book = Some(acked.mark);
-        if !std::mem::replace(&mut inner.booked, true) {
-            // One note a client: the queue has a place for it.
-            let _ = self.shared.book.try_send(Item::Ack(Arc::clone(self)));
+        if !inner.booked {
+            // Where the queue is full, the next ack tries again, or the end of the connection.
+            inner.booked = self.shared.book.try_send(Item::Ack(Arc::clone(self))).is_ok();
         }
         if acked.resume {
             self.go(Next::CatchUp);
@@ -425,6 +474,11 @@ impl Connection {
         inner.booked = false;
         let mark = inner.to_book.take()?;
         Some((inner.session.clone()?, mark))
+    }
+
+    /// Whether an acknowledgement is not stored yet.
+    pub(crate) fn has_ack(&self) -> bool {
+        self.inner.lock().to_book.is_some()
     }
 
     /// An acknowledgement could not be stored: it is kept, unless a newer one says as much.
@@ -458,10 +512,11 @@ impl Connection {
             return;
         }
         inner.leaving = true;
+        // Behind a half frame nothing can be said; the drainer may still send its rest.
         if let Some(line) = CloseReason::ShuttingDown.line().filter(|_| inner.rest.is_empty()) {
             let _ = send_now(&self.stream, line.as_bytes());
+            let _ = self.stream.shutdown(Shutdown::Write);
         }
-        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Ends the connection: says why, as far as the socket takes it now, and wakes its reader.

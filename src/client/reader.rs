@@ -53,10 +53,10 @@ pub(crate) fn run(reception: &Reception, stream: TcpStream, peer: SocketAddr) {
     if reception.shared.book.send(Item::Claim(Arc::clone(&connection), Instant::now() + CLAIM_LIMIT)).is_ok() {
         let reason = converse(reception, &connection, &mut lines);
         connection.close(reason);
-        linger(connection.stream());
-        let _ = reception.shared.book.send(Item::Release(Arc::clone(&connection)));
+        connection.hand_over();
     }
     reception.clients.leave(&connection);
+    linger(connection.stream());
 }
 
 /// The first line, within its deadline however slowly it comes.

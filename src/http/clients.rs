@@ -132,7 +132,7 @@ impl Routes {
                 Err(Problem::conflict(format!("{client} has {n} payments waiting; ?discard=true throws them away")))
             }
             Retired::Done => {
-                // Whoever may still hold it, hears here what the store cannot say on one node alone.
+                self.receipts.abandon(client);
                 let _ = self.bus.emit(To::All, topic::DISCONNECT, client.as_str().as_bytes());
                 log::info!("{client}: retired for an operator at {peer}");
                 Ok(empty(204))

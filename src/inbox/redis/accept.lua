@@ -70,7 +70,8 @@ if KEYS[4] then
   redis.call('SET', KEYS[4], last .. ' ' .. last_at .. ' ' .. born .. ' ' .. ARGV[9], 'PX', ARGV[10])
 end
 if owner ~= '-' and owner ~= ARGV[5] then
-  redis.call('PUBLISH', ARGV[6] .. string.match(owner, '^[^/]+'),
+  -- Only a hint: that it cannot be sent must not make a stored payment look refused.
+  redis.pcall('PUBLISH', ARGV[6] .. string.match(owner, '^[^/]+'),
     'doorbell ' .. ARGV[4] .. ' ' .. previous_at .. ' ' .. entry)
 end
 return 'accepted ' .. last .. ' ' .. last_at .. ' ' .. previous_at .. ' ' .. owner .. ' ' .. bytes_in

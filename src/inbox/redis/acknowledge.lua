@@ -10,22 +10,31 @@ local acked = tonumber(s.acked)
 if seq <= acked then return 'acknowledged ' .. s.acked end
 check_length(s, KEYS[2])
 local _, bytes = place(s, KEYS[2], seq)
-local waiting = {}
-if s.waits ~= '0' then waiting = redis.call('HGETALL', KEYS[3]) end
-redis.call('LTRIM', KEYS[2], whole(seq - acked), -1)
-s.acked, s.acked_at, s.bytes_out = whole(seq), ARGV[5], bytes
--- Whoever waits on another node hears from here; this node knows.
-for i = 1, #waiting, 2 do
-  local n = string.match(waiting[i], '^wait:(%d+)$')
-  if n and tonumber(n) <= seq then
-    redis.call('HDEL', KEYS[3], waiting[i])
-    s.waits = whole(tonumber(s.waits) - 1)
-    for node in string.gmatch(waiting[i + 1], '%S+') do
-      if node ~= ARGV[7] then
-        redis.call('PUBLISH', ARGV[8] .. node, 'receipt/' .. ARGV[6] .. '/' .. n .. ' ' .. s.acked)
+-- Who waits for one of these; read before anything is written.
+local waiting, fields = {}, {}
+if s.waits ~= '0' then
+  for from = acked + 1, seq, 200 do
+    local names = {}
+    for n = from, math.min(from + 199, seq) do names[#names + 1] = 'wait:' .. whole(n) end
+    for i, nodes in ipairs(redis.call('HMGET', KEYS[3], unpack(names))) do
+      if nodes then
+        fields[#fields + 1] = names[i]
+        waiting[#waiting + 1] = { string.sub(names[i], 6), nodes }
       end
     end
   end
 end
+redis.call('LTRIM', KEYS[2], whole(seq - acked), -1)
+s.acked, s.acked_at, s.bytes_out = whole(seq), ARGV[5], bytes
+for _, field in ipairs(fields) do redis.call('HDEL', KEYS[3], field) end
+s.waits = whole(math.max(tonumber(s.waits) - #fields, 0))
 save_state(KEYS[1], s)
+-- Whoever waits on another node hears from here; this node knows.
+for _, wait in ipairs(waiting) do
+  for node in string.gmatch(wait[2], '%S+') do
+    if node ~= ARGV[7] then
+      publish(ARGV[8] .. node, 'receipt/' .. ARGV[6] .. '/' .. wait[1] .. ' ' .. s.acked)
+    end
+  end
+end
 return 'acknowledged ' .. s.acked

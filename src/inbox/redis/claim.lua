@@ -15,8 +15,10 @@ if not s then
 end
 check_length(s, KEYS[2])
 if since and s.owner and s.owner ~= '-' then
-  local wait = tonumber(since) + tonumber(ARGV[7]) - now
-  if wait > 0 then return 'soon ' .. whole(wait) end
+  local least = tonumber(ARGV[7])
+  local wait = tonumber(since) + least - now
+  -- No longer than that, though Redis' clock may have been set back.
+  if wait > 0 and wait <= least then return 'soon ' .. whole(wait) end
 end
 local before = s.owner
 s.session = whole(tonumber(s.session) + 1)
@@ -24,7 +26,7 @@ s.token, s.owner = ARGV[1], ARGV[2]
 redis.call('HSET', KEYS[3], 'since', whole(now), 'address', ARGV[4])
 save_state(KEYS[1], s)
 if before and before ~= '-' and before ~= ARGV[2] then
-  redis.call('PUBLISH', ARGV[6] .. string.match(before, '^[^/]+'), 'takeover ' .. ARGV[3] .. ' ' .. s.session)
+  publish(ARGV[6] .. string.match(before, '^[^/]+'), 'takeover ' .. ARGV[3] .. ' ' .. s.session)
 end
 local pending = whole(tonumber(s.last) - tonumber(s.acked) - tonumber(s.tombs))
 return table.concat({ 'claimed', s.session, s.acked, s.acked_at, s.last, s.last_at, s.epoch, pending }, ' ')

@@ -85,7 +85,9 @@ impl Lease {
             return Ok(Tended::Ousted);
         }
         let lapsed = renewed == Value::Int(0) || held_by != self.boot;
-        if lapsed {
+        // Another node may just have struck this name off for a lease that had lapsed.
+        let struck_off = !texts(&others).contains(&self.node);
+        if lapsed || struck_off {
             self.take(lines, &key, &nodes)?;
         }
         let alive = self.neighbours(lines, names, &texts(&others))?;

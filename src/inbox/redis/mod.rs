@@ -31,7 +31,7 @@ use super::{
     Accepted, Ask, Booked, Claim, Deposit, Durability, Error, Found, Health, Inbox, MAX_INBOX_BYTES, MAX_PER_CALL,
     Note, Owner, Query, Reading, Record, Retired, Session, Status, Stored, Tended, Token, Which,
 };
-use crate::doorbell::{Bell, parse_entry};
+use crate::doorbell::{Bell, Hint, parse_entry};
 use crate::payment::{ClientId, Entry, Seq};
 use connection::{Lines, NO_SCRIPT, Pipeline};
 use lease::Lease;
@@ -39,7 +39,7 @@ use names::Names;
 use parking_lot::Mutex;
 use redis::Value;
 use reply::{bytes, mark, number, read_booked, read_found, read_slice, senseless, text, texts};
-use scripts::Scripts;
+use scripts::{Script, Scripts};
 use std::time::{Duration, Instant};
 use waiting::Touched;
 
@@ -71,7 +71,7 @@ pub(crate) struct RedisInbox {
     questions: Lines,
     tending: Lines,
     lease: Lease,
-    ring: Box<dyn Fn(Bell) + Send + Sync>,
+    hint: Box<dyn Fn(Hint) + Send + Sync>,
     touched: Touched,
     state: Mutex<State>,
 }
@@ -85,8 +85,8 @@ struct State {
 impl RedisInbox {
     /// Connects to nothing yet: a node starts while Redis is away.
     ///
-    /// `ring` is called for every payment that is stored for a client of this node.
-    pub(crate) fn new(target: &Target, options: Options, ring: Box<dyn Fn(Bell) + Send + Sync>) -> RedisInbox {
+    /// `hint` hears of every payment that is, or may be, stored for a client of this node.
+    pub(crate) fn new(target: &Target, options: Options, hint: Box<dyn Fn(Hint) + Send + Sync>) -> RedisInbox {
         let lines = |most| {
             let mut greeting = Pipeline::default();
             Scripts::new().load(&mut greeting);
@@ -105,7 +105,7 @@ impl RedisInbox {
             questions: lines(16),
             tending: lines(1),
             lease: Lease::new(options.node.clone(), boot),
-            ring,
+            hint,
             touched: Touched::default(),
             state: Mutex::new(state),
             options,
@@ -140,17 +140,31 @@ impl RedisInbox {
         self.note_trouble(&replies);
         let outcomes: Vec<_> = deposits.iter().zip(replies).map(|(d, reply)| self.read_accepted(d, &reply?)).collect();
         // All bells of a round ring before its answers are written: writing takes longer.
-        let outcomes: Vec<_> = outcomes
-            .into_iter()
-            .map(|outcome| {
-                outcome.map(|(accepted, bell)| {
-                    bell.into_iter().for_each(|bell| (self.ring)(bell));
-                    accepted
-                })
-            })
-            .collect();
+        let outcomes: Vec<_> = deposits.iter().zip(outcomes).map(|(d, outcome)| self.ring(d, outcome)).collect();
         self.touched.note(deposits.iter().zip(&outcomes).filter(|(_, o)| o.is_ok()).map(|(d, _)| &d.payment.client));
         deposits.into_iter().zip(outcomes).for_each(|(d, outcome)| d.done.say(outcome));
+    }
+
+    /// Tells this node's clients what they may have missed otherwise.
+    fn ring(&self, deposit: &Deposit, outcome: Result<(Accepted, Option<Bell>), Error>) -> Result<Accepted, Error> {
+        let check = || (self.hint)(Hint::Check(deposit.payment.client.clone()));
+        match outcome {
+            Ok((accepted, bell)) => {
+                match bell {
+                    Some(bell) => (self.hint)(Hint::Bell(bell)),
+                    // The first answer to it may have been lost, and its bell with that.
+                    None if accepted.duplicate && accepted.status == Status::Accepted => check(),
+                    None => {}
+                }
+                Ok(accepted)
+            }
+            Err(error) => {
+                if matches!(error, Error::Unavailable { stored: Stored::Unknown, .. }) {
+                    check();
+                }
+                Err(error)
+            }
+        }
     }
 
     fn push_accept(&self, pipeline: &mut Pipeline, deposit: &Deposit, now_ms: &str) {
@@ -291,6 +305,21 @@ impl RedisInbox {
         }))
     }
 
+    fn read_with(&self, script: &Script, asks: &[Ask]) -> Vec<Result<Reading, Error>> {
+        let push = |pipeline: &mut Pipeline, ask: &Ask| {
+            let keys = self.names.client(&ask.client);
+            let (state, inbox) = (keys.key("state"), keys.key("inbox"));
+            let Session { number, token, epoch } = &ask.session;
+            let numbers = [*number, *epoch, ask.after.seq.0, ask.after.accepted_at].map(|n| n.to_string());
+            let (payments, bytes) = (ask.payments.to_string(), ask.bytes.to_string());
+            let mut args: Vec<&[u8]> = vec![token.as_str().as_bytes()];
+            args.extend(numbers.iter().map(String::as_bytes));
+            args.extend([payments.as_bytes(), bytes.as_bytes()]);
+            script.call(pipeline, &[state.as_bytes(), inbox.as_bytes()], &args);
+        };
+        self.call(&self.readings, asks, push).into_iter().map(|reply| read_slice(&reply?)).collect()
+    }
+
     /// Deletes what a retired client's payments were called by, a slice at a time.
     fn sweep_ids(&self, client: &ClientId) -> Result<(), Error> {
         let pattern = self.names.client(client).id("*");
@@ -300,13 +329,11 @@ impl RedisInbox {
             pipeline.command(&[b"SCAN", cursor.as_bytes(), b"MATCH", pattern.as_bytes(), b"COUNT", b"1000"]);
             let Some(Value::Array(parts)) = self.questions.call(&pipeline).pop().transpose()? else { return Ok(()) };
             let keys = parts.get(1).map(texts).unwrap_or_default();
-            if !keys.is_empty() {
-                let mut pipeline = Pipeline::default();
-                let mut words: Vec<&[u8]> = vec![b"UNLINK"];
-                words.extend(keys.iter().map(String::as_bytes));
-                pipeline.command(&words);
-                self.questions.call(&pipeline).into_iter().try_for_each(|reply| reply.map(|_| ()))?;
-            }
+            let state = self.names.client(client).key("state");
+            let push = |pipeline: &mut Pipeline, key: &String| {
+                self.scripts.forget_id.call(pipeline, &[state.as_bytes(), key.as_bytes()], &[]);
+            };
+            self.call(&self.questions, &keys, push).into_iter().try_for_each(|reply| reply.map(|_| ()))?;
             cursor = parts.first().and_then(text).unwrap_or_default();
             if cursor == "0" || cursor.is_empty() {
                 return Ok(());
@@ -330,19 +357,18 @@ impl Inbox for RedisInbox {
     }
 
     fn read(&self, asks: &[Ask]) -> Vec<Result<Reading, Error>> {
-        let push = |pipeline: &mut Pipeline, ask: &Ask| {
-            let keys = self.names.client(&ask.client);
-            let (state, inbox) = (keys.key("state"), keys.key("inbox"));
-            let Session { number, token, epoch } = &ask.session;
-            let numbers = [*number, *epoch, ask.after.seq.0, ask.after.accepted_at].map(|n| n.to_string());
-            let (payments, bytes) = (ask.payments.to_string(), ask.bytes.to_string());
-            let mut args: Vec<&[u8]> = vec![token.as_str().as_bytes()];
-            args.extend(numbers.iter().map(String::as_bytes));
-            args.extend([payments.as_bytes(), bytes.as_bytes()]);
-            self.scripts.read.call(pipeline, &[state.as_bytes(), inbox.as_bytes()], &args);
-        };
-        let calls = asks.chunks(MAX_PER_CALL).flat_map(|asks| self.call(&self.readings, asks, push));
-        calls.map(|reply| read_slice(&reply?)).collect()
+        let mut readings = Vec::with_capacity(asks.len());
+        for ask in asks.chunks(MAX_PER_CALL) {
+            readings.extend(self.read_with(&self.scripts.read, ask));
+        }
+        // Rare: the one that found a rollback may not write it down.
+        for (ask, reading) in asks.iter().zip(&mut readings) {
+            if matches!(reading, Ok(Reading::RolledBack)) {
+                let mended = self.read_with(&self.scripts.read_and_mend, std::slice::from_ref(ask)).pop();
+                *reading = mended.unwrap_or_else(|| Err(senseless("no reply")));
+            }
+        }
+        readings
     }
 
     fn look_up(&self, queries: &[Query]) -> Vec<Result<Option<Found>, Error>> {
@@ -398,7 +424,7 @@ impl Inbox for RedisInbox {
         let keys = self.names.client(client);
         let names = ["state", "inbox", "beside", "dead"].map(|name| keys.key(name));
         let flag: &[u8] = if discard { b"1" } else { b"0" };
-        let args = [flag, self.names.node_prefix.as_bytes(), client.as_str().as_bytes()];
+        let args = [flag];
         let push = |pipeline: &mut Pipeline, (): &()| {
             let keys: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
             self.scripts.retire.call(pipeline, &keys, &args);

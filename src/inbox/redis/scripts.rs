@@ -35,6 +35,9 @@ pub(super) struct Scripts {
     pub(super) acknowledge: Script,
     pub(super) release: Script,
     pub(super) read: Script,
+    /// The same, but a rollback that it finds raises the epoch.
+    pub(super) read_and_mend: Script,
+    pub(super) forget_id: Script,
     pub(super) look_up: Script,
     pub(super) retire: Script,
 }
@@ -43,20 +46,34 @@ impl Scripts {
     pub(super) fn new() -> Scripts {
         // Only what takes more memory may be refused for lack of it: else a full Redis would let
         // nobody in, take no acknowledgement, and never drain.
-        let draining = |body: &str| Script::new("#!lua flags=allow-oom", &[STATE, body]);
+        let draining = |body: &str| Script::new("#!lua flags=allow-oom", &["local may_write = true\n", STATE, body]);
+        // These go on where Redis takes no writes at all, for its disk is full.
+        let looking = |body: &str| Script::new("#!lua flags=no-writes", &["local may_write = false\n", STATE, body]);
         Scripts {
             accept: Script::new("#!lua", &[include_str!("accept.lua")]),
             claim: draining(include_str!("claim.lua")),
             acknowledge: draining(include_str!("acknowledge.lua")),
             release: draining(include_str!("release.lua")),
-            read: draining(include_str!("read.lua")),
-            look_up: Script::new("#!lua flags=no-writes", &[STATE, include_str!("look_up.lua")]),
+            read: looking(include_str!("read.lua")),
+            read_and_mend: draining(include_str!("read.lua")),
+            look_up: looking(include_str!("look_up.lua")),
+            forget_id: draining(include_str!("forget_id.lua")),
             retire: draining(include_str!("retire.lua")),
         }
     }
 
-    fn all(&self) -> [&Script; 7] {
-        [&self.accept, &self.claim, &self.acknowledge, &self.release, &self.read, &self.look_up, &self.retire]
+    fn all(&self) -> [&Script; 9] {
+        [
+            &self.accept,
+            &self.claim,
+            &self.acknowledge,
+            &self.release,
+            &self.read,
+            &self.read_and_mend,
+            &self.look_up,
+            &self.forget_id,
+            &self.retire,
+        ]
     }
 
     /// Appends what has Redis keep them all. Returns how many commands that is.

@@ -9,7 +9,7 @@
 --   tombs             dead letters' places between acked and last
 --   bytes_in, _out    of all parcels that ever entered, that ever left
 --   waits             how many `wait:<seq>` fields stand in the hash beside
---   session, token    the newest claim: its number, and its proof while it holds ('-' if it was released)
+--   session, token    the newest claim: its number, and its proof; '-' before that once it was released
 --   owner             node/boot that holds it, or '-'
 local function load_state(text)
   if not text then return nil end
@@ -28,6 +28,9 @@ local function save_state(key, s)
   redis.call('SET', key, table.concat({ '1', s.born, s.epoch, s.last, s.last_at, s.acked, s.acked_at, s.tombs,
     s.bytes_in, s.bytes_out, s.waits, s.session, s.token, s.owner }, ' '))
 end
+
+-- A message is only a hint: that it cannot be sent must not stop a script half-way.
+local function publish(channel, message) redis.pcall('PUBLISH', channel, message) end
 
 local function now_ms()
   local t = redis.call('TIME')
@@ -61,16 +64,19 @@ end
 
 -- nil where a session owns the inbox and the store knows what it saw. Else why not: 'replaced' by
 -- a newer one, or 'rolled_back': the store came back without its last writes, and everyone must
--- claim anew under a higher epoch, for numbers may be given again to other payments.
+-- claim anew under a higher epoch, for numbers may be given again to other payments. What a session
+-- still says after its own release is as true as before it. A script that must not write
+-- (`may_write`) says the same, and leaves the epoch to one that may.
 local function fence(s, state_key, inbox, token, session, epoch, seq, at)
   if not s then return 'rolled_back' end
-  if s.token == token then
+  if s.token == token or s.token == '-' .. token then
     if s.epoch == epoch and knows(s, inbox, seq, at) then return nil end
   elseif tonumber(s.session) > session then
     return 'replaced'
   elseif tonumber(s.epoch) > tonumber(epoch) then
     return 'rolled_back'
   end
+  if not may_write then return 'rolled_back' end
   s.epoch = whole(math.max(tonumber(s.epoch) + 1, tonumber(epoch) + 1, now_ms()))
   s.token, s.owner = '-', '-'
   save_state(state_key, s)

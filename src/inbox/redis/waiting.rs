@@ -5,6 +5,7 @@
 
 use super::RedisInbox;
 use super::connection::Pipeline;
+use super::reply::{senseless, texts};
 use crate::inbox::{Error, Inbox, MAX_PER_CALL};
 use crate::payment::ClientId;
 use parking_lot::Mutex;
@@ -30,7 +31,7 @@ struct State {
     /// All wait equally long, so they are due in the order in which they came.
     due: VecDeque<(Instant, ClientId)>,
     /// Where the round through the list goes on.
-    from: Option<ClientId>,
+    from: usize,
 }
 
 impl Touched {
@@ -60,22 +61,43 @@ impl Touched {
 /// Corrects the list.
 pub(super) fn correct(inbox: &RedisInbox) -> Result<(), Error> {
     let mut clients = inbox.touched.take_due();
-    let from = inbox.touched.state.lock().from.take();
-    let listed = inbox.waiting(from.as_ref(), MAX_PER_CALL)?;
-    inbox.touched.state.lock().from = listed.last().cloned();
+    let listed = listed(inbox)?;
     clients.extend(listed);
     let mut pipeline = Pipeline::default();
+    let mut failed = None;
     for (client, record) in clients.iter().zip(inbox.records(&clients)) {
         let (key, id) = (inbox.names.waiting.as_bytes(), client.as_str().as_bytes());
         match record {
             Ok(Some(record)) if record.pending > 0 => {
                 let oldest = record.oldest_pending_at.unwrap_or_default().to_string();
-                pipeline.command(&[b"ZADD", key, oldest.as_bytes(), id]);
+                // Through a script, for a full Redis refuses the command itself, just when it matters.
+                let add = b"#!lua flags=allow-oom\nredis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])";
+                pipeline.command(&[b"EVAL", add, b"1", key, oldest.as_bytes(), id]);
             }
             Ok(_) => pipeline.command(&[b"ZREM", key, id]),
             // One that cannot be read stays as it is, and in nobody's way.
-            Err(error) => log::debug!("{client}: {error}"),
+            Err(Error::Corrupt(why)) => log::debug!("{client}: {why}"),
+            Err(error) => failed = Some(error),
         }
     }
-    inbox.tending.call(&pipeline).into_iter().try_for_each(|reply| reply.map(|_| ()))
+    let replies = inbox.tending.call(&pipeline);
+    let failed = failed.or_else(|| replies.into_iter().find_map(Result::err));
+    if let Some(error) = failed {
+        inbox.touched.note(clients.iter());
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// The next part of the list.
+fn listed(inbox: &RedisInbox) -> Result<Vec<ClientId>, Error> {
+    let from = inbox.touched.state.lock().from;
+    let mut pipeline = Pipeline::default();
+    let (first, last) = (from.to_string(), (from + MAX_PER_CALL - 1).to_string());
+    pipeline.command(&[b"ZRANGE", inbox.names.waiting.as_bytes(), first.as_bytes(), last.as_bytes()]);
+    let reply = inbox.tending.call(&pipeline).pop().unwrap_or_else(|| Err(senseless("no reply")))?;
+    let clients: Vec<ClientId> = texts(&reply).iter().filter_map(|id| ClientId::parse(id).ok()).collect();
+    // A little behind, for those that are struck off now move the others up.
+    inbox.touched.state.lock().from = if clients.len() < MAX_PER_CALL { 0 } else { from + MAX_PER_CALL / 2 };
+    Ok(clients)
 }
