@@ -18,10 +18,10 @@ use crate::inbox::redis::{Options, RedisInbox, Target};
 use crate::inbox::{Durability, Inbox};
 use crate::metrics::Metrics;
 use crate::receipts::Receipts;
-use crate::router::{self, Bells};
+use crate::router::{self, Bells, Rung};
 use crate::tender::{self, Tender};
 use crate::{args, hearing, signals, thread};
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use socket2::{Domain, Socket, Type};
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
@@ -93,20 +93,12 @@ fn bind(addr: SocketAddr, mend: &str) -> Result<TcpListener, StartError> {
     listen().map_err(|e: std::io::Error| StartError::Failed(format!("cannot listen on {addr}: {e}; {mend}")))
 }
 
-/// Everything of a running node that stopping needs.
+/// A running node.
 struct Node {
-    inbox: Arc<dyn Inbox>,
-    bus: Bus,
-    bells: Arc<Bells>,
-    clients: Arc<Clients>,
-    receipts: Arc<Receipts>,
-    drainer: Arc<Drainer>,
-    catch_up: Sender<Option<Arc<Connection>>>,
-    book: Sender<Item>,
+    parts: Parts,
     http: HttpDoor,
     door: Arc<door::Door>,
     tcp: Vec<Arc<TcpListener>>,
-    tender: Sender<()>,
     threads: Vec<(&'static str, JoinHandle<()>)>,
 }
 
@@ -127,6 +119,123 @@ impl Threads {
     }
 }
 
+/// Both ends of a queue.
+type Queue<T> = (Sender<T>, Receiver<T>);
+
+/// The parts that threads share, and the ends of queues that only one thread takes.
+struct Parts {
+    name: String,
+    inbox: Arc<dyn Inbox>,
+    bus: Bus,
+    bells: Arc<Bells>,
+    rung: Rung,
+    clients: Arc<Clients>,
+    receipts: Arc<Receipts>,
+    metrics: Arc<Metrics>,
+    drainer: Arc<Drainer>,
+    catch_up: Queue<Option<Arc<Connection>>>,
+    book: Queue<Item>,
+    stop: Queue<()>,
+}
+
+impl Parts {
+    fn make(args: &ServeArgs, name: String, max_clients: usize) -> Result<Parts, StartError> {
+        let clients = Arc::new(Clients::default());
+        let (bells, rung) = router::bells(Arc::clone(&clients));
+        let bells = Arc::new(bells);
+        let drainer = Drainer::new().map_err(|e| StartError::Failed(format!("cannot watch sockets: {e}")))?;
+        let (inbox, bus) = open_store(args, &name, &bells)?;
+        Ok(Parts {
+            name,
+            inbox,
+            receipts: Receipts::new(bus.clone()),
+            bus,
+            bells,
+            rung,
+            clients,
+            metrics: Arc::new(Metrics::new()),
+            drainer: Arc::new(drainer),
+            // A client stands in each of these at most once or twice, so nobody waits to enter.
+            catch_up: bounded(2 * max_clients + 64),
+            book: bounded(4 * max_clients + 64),
+            stop: bounded(1),
+        })
+    }
+
+    fn reception(&self, args: &ServeArgs, secrets: Option<ClientSecrets>) -> Reception {
+        let shared = Shared {
+            node: self.name.clone(),
+            heartbeat_secs: args.heartbeat.as_secs().max(1),
+            catch_up: self.catch_up.0.clone(),
+            book: self.book.0.clone(),
+            drainer: Arc::clone(&self.drainer),
+            metrics: Arc::clone(&self.metrics),
+        };
+        Reception {
+            clients: Arc::clone(&self.clients),
+            shared: Arc::new(shared),
+            secrets,
+            window: args.window,
+            heartbeat: args.heartbeat,
+        }
+    }
+
+    fn routes(&self, args: &ServeArgs, keys: Option<ApiKeys>) -> Routes {
+        Routes {
+            node: self.name.clone(),
+            inbox: Arc::clone(&self.inbox),
+            clients: Arc::clone(&self.clients),
+            bus: self.bus.clone(),
+            receipts: Arc::clone(&self.receipts),
+            metrics: Arc::clone(&self.metrics),
+            keys,
+            body_limit: args.body_limit,
+        }
+    }
+
+    /// Starts what works behind the doors.
+    fn start(&self, args: &ServeArgs, threads: &mut Threads) -> Result<(), StartError> {
+        let questions = hearing::subscribe(&self.bus, &self.bells, &self.clients, &self.receipts, &self.inbox);
+        let (bus, clients, name) = (self.bus.clone(), Arc::clone(&self.clients), self.name.clone());
+        threads.start("answers", move || hearing::answer(&questions, &bus, &clients, &name))?;
+        let drainer = Arc::clone(&self.drainer);
+        threads.start("drainer", move || drainer::run(&drainer))?;
+        let (rung, clients) = (self.rung.clone(), Arc::clone(&self.clients));
+        threads.start("router", move || router::run(&rung, &clients))?;
+        for _ in 0..CATCH_UPS {
+            let ((again, queue), inbox) = (self.catch_up.clone(), Arc::clone(&self.inbox));
+            threads.start("catch-up", move || catch_up::run(&queue, &again, &*inbox))?;
+        }
+        let bookkeeper = Bookkeeper {
+            queue: self.book.1.clone(),
+            inbox: Arc::clone(&self.inbox),
+            receipts: Arc::clone(&self.receipts),
+            metrics: Arc::clone(&self.metrics),
+        };
+        threads.start("bookkeeper", move || bookkeeper::run(&bookkeeper))?;
+        let inbox = Arc::clone(&self.inbox);
+        threads.start("committer", move || inbox.commit())?;
+        let (receipts, inbox) = (Arc::clone(&self.receipts), Arc::clone(&self.inbox));
+        threads.start("timer", move || receipts.run(&*inbox))?;
+        if args.redis.is_some() {
+            let bus = self.bus.clone();
+            threads.start("subscriber", move || bus.run())?;
+            let (bus, stop) = (self.bus.clone(), self.stop.1.clone());
+            threads.start("beat", move || tender::beat(&bus, &stop))?;
+        }
+        // Listen first, then say that we are ready.
+        wait_for_store(&*self.inbox, &self.bus);
+        let tender = Tender {
+            inbox: Arc::clone(&self.inbox),
+            bus: self.bus.clone(),
+            clients: Arc::clone(&self.clients),
+            heartbeat_secs: args.heartbeat.as_secs().max(1),
+            stop: self.stop.1.clone(),
+        };
+        threads.start("tender", move || tender::run(&tender))
+    }
+}
+
 impl Node {
     fn start(
         args: &ServeArgs,
@@ -137,109 +246,20 @@ impl Node {
         tcp: Vec<TcpListener>,
     ) -> Result<Node, StartError> {
         let name = args.node.clone().unwrap_or_else(|| default_node_name(local(&http).port()));
-        let metrics = Arc::new(Metrics::new());
-        let clients = Arc::new(Clients::default());
-        let (bells, rung) = router::bells(Arc::clone(&clients));
-        let bells = Arc::new(bells);
-        let drainer = Drainer::new().map_err(|e| StartError::Failed(format!("cannot watch sockets: {e}")))?;
-        let drainer = Arc::new(drainer);
-        let (inbox, bus) = open_store(args, &name, &bells)?;
-        let receipts = Receipts::new(bus.clone());
-        // A client stands in each of these at most once or twice, so nobody ever waits to enter.
-        let (catch_up_tx, catch_up_rx) = bounded(2 * capacity.clients + 64);
-        let (book_tx, book_rx) = bounded(4 * capacity.clients + 64);
-        let (tender_tx, tender_rx) = bounded(1);
-        let heartbeat_secs = args.heartbeat.as_secs().max(1);
-        let shared = Arc::new(Shared {
-            node: name.clone(),
-            heartbeat_secs,
-            catch_up: catch_up_tx.clone(),
-            book: book_tx.clone(),
-            drainer: Arc::clone(&drainer),
-            metrics: Arc::clone(&metrics),
-        });
-        let reception = Reception {
-            clients: Arc::clone(&clients),
-            shared,
-            secrets,
-            window: args.window,
-            heartbeat: args.heartbeat,
-        };
-        let routes = Arc::new(Routes {
-            node: name.clone(),
-            inbox: Arc::clone(&inbox),
-            clients: Arc::clone(&clients),
-            bus: bus.clone(),
-            receipts: Arc::clone(&receipts),
-            metrics: Arc::clone(&metrics),
-            keys,
-            body_limit: args.body_limit,
-        });
-
+        let parts = Parts::make(args, name, capacity.clients)?;
         let mut threads = Threads(Vec::new());
-        let questions = hearing::subscribe(&bus, &bells, &clients, &receipts, &inbox);
-        let (bus2, clients2, name2) = (bus.clone(), Arc::clone(&clients), name.clone());
-        threads.start("answers", move || hearing::answer(&questions, &bus2, &clients2, &name2))?;
-        let drainer2 = Arc::clone(&drainer);
-        threads.start("drainer", move || drainer::run(&drainer2))?;
-        let clients2 = Arc::clone(&clients);
-        threads.start("router", move || router::run(&rung, &clients2))?;
-        for _ in 0..CATCH_UPS {
-            let (rx, tx, inbox2) = (catch_up_rx.clone(), catch_up_tx.clone(), Arc::clone(&inbox));
-            threads.start("catch-up", move || catch_up::run(&rx, &tx, &*inbox2))?;
-        }
-        let bookkeeper = Bookkeeper {
-            queue: book_rx,
-            inbox: Arc::clone(&inbox),
-            receipts: Arc::clone(&receipts),
-            metrics: Arc::clone(&metrics),
-        };
-        threads.start("bookkeeper", move || bookkeeper::run(&bookkeeper))?;
-        let inbox2 = Arc::clone(&inbox);
-        threads.start("committer", move || inbox2.commit())?;
-        let (receipts2, inbox2) = (Arc::clone(&receipts), Arc::clone(&inbox));
-        threads.start("timer", move || receipts2.run(&*inbox2))?;
-        if args.redis.is_some() {
-            let bus2 = bus.clone();
-            threads.start("subscriber", move || bus2.run())?;
-            let (bus2, stop) = (bus.clone(), tender_rx.clone());
-            threads.start("beat", move || tender::beat(&bus2, &stop))?;
-        }
-        wait_for_store(&*inbox, &bus);
-        let tender = Tender {
-            inbox: Arc::clone(&inbox),
-            bus: bus.clone(),
-            clients: Arc::clone(&clients),
-            heartbeat_secs,
-            stop: tender_rx,
-        };
-        threads.start("tender", move || tender::run(&tender))?;
-
+        parts.start(args, &mut threads)?;
         let http_addr = local(&http);
-        let tcp_addrs: Vec<String> = tcp.iter().map(|listener| local(listener).to_string()).collect();
-        let http = open_http(args.http_server, http, routes, &drainer, capacity.http, &mut threads)?;
-        let door = door::Door::new(Arc::new(reception), capacity.clients);
+        let routes = Arc::new(parts.routes(args, keys));
+        let http = open_http(args.http_server, http, routes, &parts.drainer, capacity.http, &mut threads)?;
+        let door = door::Door::new(Arc::new(parts.reception(args, secrets)), capacity.clients);
         let tcp: Vec<Arc<TcpListener>> = tcp.into_iter().map(Arc::new).collect();
         for listener in &tcp {
-            let (door2, listener2) = (Arc::clone(&door), Arc::clone(listener));
-            threads.start("tcp-accept", move || door2.accept(&listener2))?;
+            let (door, listener) = (Arc::clone(&door), Arc::clone(listener));
+            threads.start("tcp-accept", move || door.accept(&listener))?;
         }
-        announce(&name, http_addr, &tcp_addrs, &*inbox, capacity);
-        Ok(Node {
-            inbox,
-            bus,
-            bells,
-            clients,
-            receipts,
-            drainer,
-            catch_up: catch_up_tx,
-            book: book_tx,
-            http,
-            door,
-            tcp,
-            tender: tender_tx,
-            threads: threads.0,
-        })
+        announce(&parts.name, http_addr, &tcp, &*parts.inbox, capacity);
+        Ok(Node { parts, http, door, tcp, threads: threads.0 })
     }
 
     /// Stops in the order of the data: what comes in first, what was promised last.
@@ -257,7 +277,7 @@ impl Node {
             log::warn!("nobody watches how long stopping takes: {error}");
         }
         self.tcp.iter().for_each(|listener| self.door.stop(listener));
-        self.receipts.stop();
+        self.parts.receipts.stop();
         match &self.http {
             HttpDoor::Strict(door) => {
                 door.stop();
@@ -271,24 +291,25 @@ impl Node {
                 door.drained(started + HTTP_SHARE);
             }
         }
-        self.bells.stop();
-        let _ = self.catch_up.try_send(None);
+        self.parts.bells.stop();
+        let _ = self.parts.catch_up.0.try_send(None);
         self.join(&["router", "catch-up"], HTTP_SHARE);
         // Nobody sends any more; what clients still acknowledge is taken.
-        let connections = self.clients.all();
+        let connections = self.parts.clients.all();
         connections.iter().for_each(|connection| connection.say_goodbye());
         let goodbye = Instant::now() + GOODBYE_SHARE;
-        self.clients.wait_until_empty(goodbye);
+        self.parts.clients.wait_until_empty(goodbye);
         connections.iter().for_each(|connection| connection.close(CloseReason::Left));
-        self.clients.wait_until_empty(Instant::now() + GOODBYE_SHARE);
-        let _ = self.book.send_timeout(Item::Stop(Instant::now() + BOOK_SHARE), BOOK_SHARE);
+        self.parts.clients.wait_until_empty(Instant::now() + GOODBYE_SHARE);
+        let _ = self.parts.book.0.send_timeout(Item::Stop(Instant::now() + BOOK_SHARE), BOOK_SHARE);
         self.join(&["bookkeeper"], BOOK_SHARE);
-        self.inbox.close();
+        self.parts.inbox.close();
         self.join(&["committer"], BOOK_SHARE);
-        self.drainer.stop();
-        self.bus.stop();
-        drop(self.tender);
-        self.inbox.leave();
+        self.parts.drainer.stop();
+        self.parts.bus.stop();
+        // Ends `tender` and `beat`.
+        drop(self.parts.stop.0);
+        self.parts.inbox.leave();
         log::info!("stopped after {:.1} s", started.elapsed().as_secs_f64());
     }
 
@@ -385,8 +406,9 @@ fn open_http(
     }
 }
 
-fn announce(name: &str, http: SocketAddr, tcp: &[String], inbox: &dyn Inbox, capacity: Capacity) {
+fn announce(name: &str, http: SocketAddr, tcp: &[Arc<TcpListener>], inbox: &dyn Inbox, capacity: Capacity) {
     let health = inbox.health();
+    let tcp: Vec<String> = tcp.iter().map(|listener| local(listener).to_string()).collect();
     let Capacity { clients, http: connections, bound } = capacity;
     log::info!(
         "ready http={http} tcp={} node={name} store={} max_clients={clients} max_http={connections} \

@@ -24,7 +24,8 @@ pub(crate) struct Bells {
     clients: Arc<Clients>,
 }
 
-/// The bell queue's exit.
+/// The bell queue's exit; one thread takes from it.
+#[derive(Clone)]
 pub(crate) struct Rung {
     queue: Receiver<Option<Bell>>,
     bytes: Arc<AtomicUsize>,
