@@ -146,6 +146,8 @@ struct Inner {
     /// The drainer has it.
     parked: bool,
     closed: Option<CloseReason>,
+    /// A claim was sent of which nobody knows whether it was stored.
+    claim_unknown: bool,
     /// Goodbye was said: nothing goes out any more.
     leaving: bool,
     /// Everything up to here is stored as acknowledged.
@@ -178,6 +180,7 @@ impl Connection {
             rest: Vec::new(),
             parked: false,
             closed: None,
+            claim_unknown: false,
             leaving: false,
             acked: Seq(0),
             to_book: None,
@@ -223,11 +226,12 @@ impl Connection {
         Some(Claim { client: self.client.clone(), token: self.token, address: self.peer.to_string(), deadline })
     }
 
-    /// The claim was not stored, or nobody knows.
+    /// The claim was not stored, or nobody knows; it will be tried again.
     pub(crate) fn claim_refused(&self, error: &Error) {
-        if matches!(error, Error::Unavailable { stored: Stored::No, .. } | Error::StoreFull) {
-            self.claimed.store(false, Ordering::Relaxed);
-        }
+        let mut inner = self.inner.lock();
+        inner.claim_unknown |= matches!(error, Error::Unavailable { stored: Stored::Unknown, .. });
+        self.claimed.store(inner.claim_unknown, Ordering::Relaxed);
+        drop(inner);
         log::debug!("{}: its claim waits: {error}", self.client);
     }
 
