@@ -93,7 +93,7 @@ pub struct ServeArgs {
     #[arg(long, env = "PAYRELAY_MAX_CLIENTS", value_name = "CLIENTS", value_parser = count_in(1, usize::MAX))]
     pub max_clients: Option<usize>,
 
-    /// Payments one client's inbox may hold, dead letters counted
+    /// Payments one client's inbox may hold (and at most 256 MiB of them)
     #[arg(long, env = "PAYRELAY_INBOX_LIMIT", value_name = "PAYMENTS", default_value = "100000", value_parser = count_in(1, usize::MAX))]
     pub inbox_limit: usize,
 

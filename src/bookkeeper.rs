@@ -215,7 +215,7 @@ fn keep(entry: &Entry, error: &Error) {
 fn give_up(item: &Item, error: &Error) {
     let client = match item {
         Item::Claim(connection, _) | Item::Ack(connection) => {
-            connection.close(CloseReason::Unavailable(error.to_string()));
+            connection.close(CloseReason::Unavailable("this client's inbox cannot be read".into()));
             connection.client()
         }
         Item::LastAck(ended, _) | Item::Release(ended) => &ended.client,

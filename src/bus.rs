@@ -263,7 +263,7 @@ impl Bus {
                     heard = Instant::now();
                     self.deliver_payload(message.get_payload_bytes());
                 }
-                Err(e) if e.is_timeout() && heard.elapsed() < SILENCE => {}
+                Err(e) if (e.is_timeout() || is_interrupted(&e)) && heard.elapsed() < SILENCE => {}
                 Err(e) => return Err(e),
             }
         }
@@ -317,6 +317,12 @@ impl Bus {
             self.inner.handlers.read().values().flatten().map(|handler| Arc::clone(&handler.handle)).collect();
         all.iter().for_each(|handle| call(handle, event));
     }
+}
+
+/// The process was stopped and continued: the line is as it was.
+fn is_interrupted(error: &RedisError) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::Interrupted)
 }
 
 /// A panic of a handler is its own: the subscriber goes on for the others.

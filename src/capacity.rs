@@ -33,7 +33,8 @@ pub(crate) fn find(clients: Option<usize>, http: Option<usize>) -> Capacity {
 
 fn share((total, bound): (usize, &'static str), clients: Option<usize>, http: Option<usize>) -> Capacity {
     let total = total - (total / 10).clamp(16, 256).min(total / 2);
-    let http_most = http.unwrap_or((total / 4).min(4096)).min(total.saturating_sub(1)).max(1);
+    // However many are asked for, clients keep a quarter.
+    let http_most = http.unwrap_or((total / 4).min(4096)).min(total - total / 4).max(1);
     let clients_most = clients.unwrap_or(usize::MAX).min(total.saturating_sub(http_most)).max(1);
     for (flag, asked, held) in [("--max-clients", clients, clients_most), ("--max-http", http, http_most)] {
         if let Some(asked) = asked.filter(|asked| *asked > held) {

@@ -6,6 +6,7 @@
 
 use crate::payment::{ClientId, Seq};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::error::Category;
 
 /// The most bytes of a client's line, its end not counted.
@@ -55,6 +56,14 @@ struct Fields {
 impl ClientFrame {
     /// Reads one line, without its end.
     pub(crate) fn parse(line: &[u8]) -> Result<ClientFrame, InvalidFrame> {
+        // A derived reader would take an array too, by position.
+        if !is_object(line) {
+            let json: Result<IgnoredAny, _> = serde_json::from_slice(line);
+            return Err(match json {
+                Ok(_) => InvalidFrame::Frame("a line is one JSON object".into()),
+                Err(e) => InvalidFrame::Json(e.to_string()),
+            });
+        }
         let fields: Fields = serde_json::from_slice(line).map_err(|e| match e.classify() {
             Category::Data => InvalidFrame::Frame(e.to_string()),
             _ => InvalidFrame::Json(e.to_string()),
@@ -72,6 +81,11 @@ impl ClientFrame {
             _ => wrong("unknown type; it may be hello, ack, ping, pong or bye"),
         }
     }
+}
+
+/// Whether a JSON text, if it is one, is an object.
+pub(crate) fn is_object(json: &[u8]) -> bool {
+    json.trim_ascii_start().first() == Some(&b'{')
 }
 
 impl Fields {
@@ -164,7 +178,15 @@ mod tests {
             assert!(matches!(ClientFrame::parse(line.as_bytes()), Err(InvalidFrame::Json(_))), "{line:?}");
         }
         assert!(matches!(ClientFrame::parse(&[b'"', 0xff, b'"']), Err(InvalidFrame::Json(_) | InvalidFrame::Frame(_))));
-        for line in ["[]", "1", "{}", r#"{"type":1}"#, r#"{"type":"what"}"#, r#"{"type":"hello","window":0}"#] {
+        for line in [
+            r#"["hello","ar",null,null,null,null,null]"#,
+            "[]",
+            "1",
+            "{}",
+            r#"{"type":1}"#,
+            r#"{"type":"what"}"#,
+            r#"{"type":"hello","window":0}"#,
+        ] {
             assert!(is_bad_frame(line), "{line}");
         }
         assert_eq!(ClientFrame::parse(b"{\"type\":\"ping\"}\r"), Ok(ClientFrame::Ping));

@@ -35,6 +35,7 @@ pub mod node;
 pub mod payment;
 mod receipts;
 mod router;
+mod seldom;
 mod signals;
 mod tender;
 mod thread;

@@ -205,3 +205,203 @@ impl Waits {
         Some(wait)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::To;
+    use crate::inbox::disk::{DiskInbox, DiskOptions};
+    use crate::inbox::{Booked, Claim, Deposit, Done, Note, Token};
+    use crate::payment::{Channel, Content, Mark, Payment};
+    use std::path::PathBuf;
+    use std::sync::atomic::AtomicU64;
+    use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+    use std::thread::{self, JoinHandle};
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// Receipts with their timer, over an inbox in a directory of its own.
+    struct Desk {
+        bus: Bus,
+        receipts: Arc<Receipts>,
+        inbox: Arc<DiskInbox>,
+        timer: Option<JoinHandle<()>>,
+        dir: PathBuf,
+    }
+
+    impl Desk {
+        fn open() -> Desk {
+            static NUMBER: AtomicU64 = AtomicU64::new(0);
+            let name = format!("payrelay-receipts-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+            let dir = std::env::temp_dir().join(name);
+            let options = DiskOptions { inbox_limit: 100, dedup_window: LONG, node: "n1".into() };
+            let fatal = Box::new(|why| panic!("the disk failed: {why}"));
+            let inbox = Arc::new(DiskInbox::open(&dir, options, Box::new(|_| ()), fatal).expect("opens"));
+            let bus = Bus::local("n1");
+            let receipts = Receipts::new(bus.clone());
+            let (running, asked) = (Arc::clone(&receipts), Arc::clone(&inbox));
+            let timer = Some(thread::spawn(move || running.run(&*asked)));
+            Desk { bus, receipts, inbox, timer, dir }
+        }
+
+        /// Stores a payment for client 01.
+        fn post(&self) -> Mark {
+            let (tx, rx) = mpsc::channel();
+            let content = Content::json_text(b"1").expect("JSON");
+            let payment = Payment::new(client("01"), None, &Channel::default(), &content);
+            let done = Done::new(move |result| drop(tx.send(result)));
+            self.inbox.accept(Deposit { payment, receipt: true, deadline: Instant::now() + LONG, done });
+            rx.recv_timeout(LONG).expect("an answer").expect("accepted").mark
+        }
+
+        /// Acknowledges in the inbox, and tells nobody.
+        fn acknowledge(&self, mark: Mark) {
+            let (client, token, deadline) = (client("01"), Token::random(), Instant::now() + LONG);
+            let claim = Claim { client: client.clone(), token, address: String::new(), deadline };
+            let booked = self.inbox.book(&[Note::Claim(claim)]).remove(0);
+            let Ok(Booked::Claimed(claimed)) = booked else { panic!("not claimed: {booked:?}") };
+            let ack = Note::Ack { client: client.clone(), session: claimed.session.clone(), mark };
+            let booked = self.inbox.book(&[ack, Note::Release { client, session: claimed.session }]);
+            assert_eq!(booked[0], Ok(Booked::Acknowledged(mark.seq)));
+        }
+
+        /// Waits for a payment of client 01, as long as `limit`.
+        fn park(&self, seq: u64, limit: Duration) -> Receiver<Status> {
+            let (tx, rx) = mpsc::channel();
+            let hear = Box::new(move |status| {
+                let _ = tx.send(status);
+            });
+            self.receipts.park(client("01"), Seq(seq), Instant::now() + limit, hear);
+            rx
+        }
+
+        /// Waits until the timer has asked the inbox about all that are parked, and went to sleep again.
+        fn expect_asked(&self) {
+            let deadline = Instant::now() + LONG;
+            while !self.receipts.waits.lock().by_number.values().all(|wait| wait.ask_at.is_none()) {
+                assert!(Instant::now() < deadline, "the inbox is not asked");
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+
+        /// Nothing is kept of those that were answered.
+        fn expect_nobody_waits(&self) {
+            let waits = self.receipts.waits.lock();
+            assert!(waits.by_number.is_empty() && waits.by_client.is_empty());
+            assert_eq!(self.receipts.count.load(Ordering::Acquire), 0);
+        }
+    }
+
+    impl Drop for Desk {
+        fn drop(&mut self) {
+            self.receipts.stop();
+            if let Some(timer) = self.timer.take() {
+                let ended = timer.join();
+                assert!(ended.is_ok() || thread::panicking(), "the timer ends in order");
+            }
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
+
+    fn client(id: &str) -> ClientId {
+        ClientId::parse(id).expect("a client id")
+    }
+
+    /// The one answer; whoever would give a second one is gone with it.
+    #[track_caller]
+    fn only_answer(rx: &Receiver<Status>) -> Status {
+        let status = rx.recv_timeout(LONG).expect("an answer");
+        assert_eq!(rx.recv_timeout(LONG), Err(RecvTimeoutError::Disconnected), "one answer");
+        status
+    }
+
+    #[test]
+    fn what_was_acknowledged_before_it_was_waited_for_is_found_in_the_inbox() {
+        let desk = Desk::open();
+        desk.acknowledge(desk.post());
+        assert_eq!(only_answer(&desk.park(1, 10 * LONG)), Status::Acknowledged);
+        desk.expect_nobody_waits();
+    }
+
+    #[test]
+    fn word_of_an_acknowledgement_ends_the_waits_up_to_it() {
+        let desk = Desk::open();
+        let waits: Vec<_> = (1..=3).map(|seq| desk.park(seq, 10 * LONG)).collect();
+        desk.receipts.acknowledged(&client("02"), Seq(3));
+        desk.receipts.acknowledged(&client("01"), Seq(2));
+        assert_eq!(only_answer(&waits[0]), Status::Acknowledged);
+        assert_eq!(only_answer(&waits[1]), Status::Acknowledged);
+        assert_eq!(waits[2].try_recv(), Err(mpsc::TryRecvError::Empty));
+        desk.receipts.acknowledged(&client("01"), Seq(9));
+        assert_eq!(only_answer(&waits[2]), Status::Acknowledged);
+        desk.expect_nobody_waits();
+    }
+
+    #[test]
+    fn word_from_another_node_comes_by_the_bus() {
+        let desk = Desk::open();
+        let waits = [desk.park(1, 10 * LONG), desk.park(2, 10 * LONG)];
+        desk.bus.emit(To::Node("n1"), &topic::receipt(&client("01"), Seq(1)), b"1").expect("within the process");
+        assert_eq!(only_answer(&waits[0]), Status::Acknowledged);
+        assert_eq!(waits[1].try_recv(), Err(mpsc::TryRecvError::Empty));
+    }
+
+    #[test]
+    fn two_waits_on_one_payment_both_hear() {
+        let desk = Desk::open();
+        let by_word = [desk.park(1, 10 * LONG), desk.park(1, 10 * LONG)];
+        desk.receipts.acknowledged(&client("01"), Seq(1));
+        by_word.iter().for_each(|wait| assert_eq!(only_answer(wait), Status::Acknowledged));
+        let by_bus = [desk.park(2, 10 * LONG), desk.park(2, 10 * LONG)];
+        desk.bus.emit(To::All, &topic::receipt(&client("01"), Seq(2)), b"2").expect("within the process");
+        by_bus.iter().for_each(|wait| assert_eq!(only_answer(wait), Status::Acknowledged));
+        let by_time = [desk.park(3, Duration::from_millis(20)), desk.park(3, Duration::from_millis(40))];
+        by_time.iter().for_each(|wait| assert_eq!(only_answer(wait), Status::Accepted));
+        desk.expect_nobody_waits();
+    }
+
+    #[test]
+    fn a_deadline_answers_once_and_later_word_changes_nothing() {
+        let desk = Desk::open();
+        let started = Instant::now();
+        let wait = desk.park(1, Duration::from_millis(50));
+        assert_eq!(only_answer(&wait), Status::Accepted);
+        assert!(started.elapsed() >= Duration::from_millis(50), "not before its time");
+        desk.receipts.acknowledged(&client("01"), Seq(1));
+        desk.bus.emit(To::All, &topic::receipt(&client("01"), Seq(1)), b"1").expect("within the process");
+        desk.expect_nobody_waits();
+    }
+
+    #[test]
+    fn at_the_deadline_the_inbox_has_the_last_word() {
+        let desk = Desk::open();
+        let mark = desk.post();
+        let wait = desk.park(1, Duration::from_millis(500));
+        desk.expect_asked();
+        // Word of it gets lost.
+        desk.acknowledge(mark);
+        assert_eq!(only_answer(&wait), Status::Acknowledged);
+    }
+
+    #[test]
+    fn after_a_lost_line_the_inbox_is_asked_again() {
+        let desk = Desk::open();
+        let mark = desk.post();
+        let wait = desk.park(1, 10 * LONG);
+        desk.expect_asked();
+        desk.acknowledge(mark);
+        desk.receipts.ask_again();
+        assert_eq!(only_answer(&wait), Status::Acknowledged);
+    }
+
+    #[test]
+    fn a_stop_answers_all_and_nobody_waits_after_it() {
+        let desk = Desk::open();
+        let waits: Vec<_> = (1..=5).map(|seq| desk.park(seq, 10 * LONG)).collect();
+        desk.receipts.stop();
+        waits.iter().for_each(|wait| assert_eq!(only_answer(wait), Status::Accepted));
+        assert_eq!(only_answer(&desk.park(6, 10 * LONG)), Status::Accepted);
+        desk.receipts.stop();
+        desk.expect_nobody_waits();
+    }
+}

@@ -4,6 +4,10 @@ use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io;
+use std::time::{Duration, Instant};
+
+/// Signals so close together are one.
+const SAME: Duration = Duration::from_millis(300);
 
 /// Listens on a thread of its own; the queue brings the first signal.
 ///
@@ -18,7 +22,9 @@ pub(crate) fn listen() -> io::Result<Receiver<()>> {
         if arrived.next().is_some() {
             let _ = stop_tx.send(());
         }
-        if arrived.next().is_some() {
+        // Some senders signal a process and then its whole group: that is one request to stop.
+        let first = Instant::now();
+        if arrived.any(|_| first.elapsed() > SAME) {
             log::warn!("a second signal: ending at once");
             std::process::exit(1);
         }

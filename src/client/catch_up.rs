@@ -72,7 +72,7 @@ fn round(clients: Vec<Arc<Connection>>, inbox: &dyn Inbox) {
             }
             Err(error) => {
                 log::error!("{}: {error}; this client is not served", client.client());
-                client.close(CloseReason::Unavailable(error.to_string()));
+                client.close(CloseReason::Unavailable("this client's inbox cannot be read".into()));
             }
         }
     }

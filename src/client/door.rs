@@ -2,6 +2,7 @@
 
 use super::connection::CloseReason;
 use super::reader::{self, Reception};
+use crate::seldom::Seldom;
 use crate::thread;
 use parking_lot::Mutex;
 use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
@@ -29,12 +30,14 @@ pub(crate) struct Door {
     stopping: AtomicBool,
     /// The last thread could not be had; said once, not for each connection of a flood.
     threads_fail: AtomicBool,
+    refused: Seldom,
 }
 
 impl Door {
     pub(crate) fn new(reception: Arc<Reception>, most: usize) -> Arc<Door> {
         let (stopping, threads_fail) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Door { reception, most, inside: AtomicUsize::new(0), stopping, threads_fail })
+        let refused = Seldom::default();
+        Arc::new(Door { reception, most, inside: AtomicUsize::new(0), stopping, threads_fail, refused })
     }
 
     /// The thread body: takes connections until [`Door::stop`]. No error ends it.
@@ -104,6 +107,7 @@ impl Door {
     /// Says `too_many_clients`, as far as the socket takes it at once.
     fn turn_away(&self, stream: &TcpStream) {
         self.reception.shared.metrics.closed("too_many_clients");
+        self.refused.warn(|| format!("tcp: clients are refused: {} connections are the most", self.most));
         let line = CloseReason::TooManyClients.line().unwrap_or_default();
         let _ = send(stream, line.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         let _ = stream.shutdown(Shutdown::Write);

@@ -7,6 +7,7 @@ pub(crate) mod door;
 pub(crate) mod reader;
 
 use crate::payment::ClientId;
+use crate::seldom::Seldom;
 use connection::{CloseReason, Connection};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ pub(crate) struct Clients {
     left: (Mutex<()>, Condvar),
     /// When a client's next hello may enter.
     turns: Mutex<HashMap<ClientId, Instant>>,
+    fights: Seldom,
 }
 
 impl Clients {
@@ -68,8 +70,10 @@ impl Clients {
     pub(crate) fn turn(&self, client: &ClientId) -> Option<Duration> {
         let now = Instant::now();
         let mut turns = self.turns.lock();
-        if let Some(next) = turns.get(client).filter(|next| **next > now) {
-            return Some(*next - now);
+        if let Some(wait) = turns.get(client).map(|next| next.saturating_duration_since(now)).filter(|w| !w.is_zero()) {
+            drop(turns);
+            self.fights.warn(|| format!("{client}: several programs say hello with this id, or one does all the time"));
+            return Some(wait);
         }
         if turns.len() >= MANY_TURNS {
             turns.retain(|_, next| *next > now);

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,11 @@ const MAX_SILENT_HEARTBEATS: u32 = 3;
 /// [`Failure::Runtime`]: the first connection failed, the server said that this client shall not
 /// come again, or standard output failed. What was not acknowledged is still in the inbox.
 pub fn run(args: &ListenArgs) -> Result<(), Failure> {
+    if is_output_closed() {
+        return Err(Failure::Runtime(
+            "standard output is closed; nothing could be printed, so nothing is taken".into(),
+        ));
+    }
     let mut listener = Listener { args, printed: Printed::default(), count: 0, was_welcome: false };
     let mut pause = Pause::default();
     loop {
@@ -51,6 +57,14 @@ pub fn run(args: &ListenArgs) -> Result<(), Failure> {
         say(&format!("{why}; connecting again in {secs:.1} s"));
         thread::sleep(wait);
     }
+}
+
+/// Whether this process was started without a standard output. Rust's runtime then puts /dev/null
+/// there, open for both ways, where a shell's own `>/dev/null` is open for writing only: the first
+/// loses payments unseen, the second was asked for.
+fn is_output_closed() -> bool {
+    let is_null = std::fs::read_link("/proc/self/fd/1").is_ok_and(|file| file == Path::new("/dev/null"));
+    is_null && rustix::fs::fcntl_getfl(std::io::stdout()).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::RDWR))
 }
 
 /// Why a session did not end well.

@@ -8,7 +8,7 @@ use super::routes::{Routes, parameter};
 use super::{Answer, Problem, Request, Response};
 use crate::inbox::{Accepted, Deposit, Done, Error};
 use crate::payment::Payment;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use tiny_http::{Header, StatusCode};
 
 /// The most lines of a batch.
 const MAX_LINES: usize = 10_000;
-/// How many lines of one batch are on their way at once.
+/// How many lines of one batch are on their way at once: they leave room for others in a round.
 const MAX_LINES_OUT: usize = 32;
 /// What became of a line, and which it is.
 type Outcome = (usize, Result<Told, Problem>);
@@ -54,26 +54,26 @@ impl Routes {
     }
 
     fn store_lines(&self, lines: &[&[u8]]) -> Vec<Result<Told, Problem>> {
-        let (outcome_tx, outcome_rx) = bounded(MAX_LINES_OUT);
         let mut outcomes: Vec<Option<Result<Told, Problem>>> = Vec::new();
         outcomes.resize_with(lines.len(), || None);
-        let mut out = 0;
+        let mut payments = Vec::new();
         for (i, line) in lines.iter().enumerate() {
-            let payment = self.line_payment(line);
-            match payment {
+            match self.line_payment(line) {
+                Ok(payment) => payments.push((i, payment)),
                 Err(problem) => outcomes[i] = Some(Err(problem)),
-                Ok(payment) => {
-                    if out == MAX_LINES_OUT {
-                        take_outcome(&outcome_rx, &mut outcomes);
-                        out -= 1;
-                    }
-                    out += 1;
-                    self.deposit_line(i, payment, outcome_tx.clone());
-                }
             }
         }
-        // Every job says exactly once what became of it.
-        (0..out).for_each(|_| take_outcome(&outcome_rx, &mut outcomes));
+        let mut payments = payments.into_iter().peekable();
+        while payments.peek().is_some() {
+            let (outcome_tx, outcome_rx) = bounded(MAX_LINES_OUT);
+            let deposits = payments.by_ref().take(MAX_LINES_OUT);
+            // Together, so that they share one round of the group commit.
+            self.inbox
+                .accept_all(deposits.map(|(i, payment)| self.deposit_line(i, payment, outcome_tx.clone())).collect());
+            drop(outcome_tx);
+            // Every deposit says exactly once what became of it, and lets go of its end then.
+            outcome_rx.into_iter().for_each(|(i, outcome)| outcomes[i] = Some(outcome));
+        }
         outcomes
             .into_iter()
             .map(|outcome| outcome.unwrap_or_else(|| Err(Problem::internal().stored_unknown())))
@@ -87,7 +87,7 @@ impl Routes {
         Envelope::parse(line)?.payment(None)
     }
 
-    fn deposit_line(&self, i: usize, payment: Payment, outcomes: Sender<Outcome>) {
+    fn deposit_line(&self, i: usize, payment: Payment, outcomes: Sender<Outcome>) -> Deposit {
         let (client, payment_id) = (payment.client.clone(), payment.payment_id.clone());
         let metrics = Arc::clone(&self.metrics);
         let done = move |outcome: Result<Accepted, Error>| {
@@ -102,7 +102,7 @@ impl Routes {
             let _ = outcomes.try_send((i, told));
         };
         let deadline = Instant::now() + STORE_LIMIT;
-        self.inbox.accept(Deposit { payment, receipt: false, deadline, done: Done::new(done) });
+        Deposit { payment, receipt: false, deadline, done: Done::new(done) }
     }
 }
 
@@ -114,12 +114,6 @@ fn whole_failure(outcomes: &[Result<Told, Problem>]) -> Option<&Problem> {
     }
     let of_store = || outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).filter(|p| p.status() == 503);
     of_store().find(|problem| problem.may_be_stored()).or_else(|| of_store().next())
-}
-
-fn take_outcome(outcomes: &Receiver<Outcome>, into: &mut [Option<Result<Told, Problem>>]) {
-    if let Ok((i, outcome)) = outcomes.recv() {
-        into[i] = Some(outcome);
-    }
 }
 
 /// The lines of a batch: blank ones are none, a carriage return before the end is not the line's.

@@ -16,6 +16,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use super::connection::{self, Connection};
 use super::{Problem, Service, reader};
 use crate::drainer::Drainer;
+use crate::seldom::Seldom;
 
 /// Enough for a route with everything below it; the default of 2 MiB only costs address space.
 const STACK_BYTES: usize = 256 << 10;
@@ -57,6 +58,7 @@ pub(crate) struct Door {
     lobby: Arc<Lobby>,
     /// The last thread could not be started; so that it is logged once, not for each connection of a flood.
     threads_fail: AtomicBool,
+    refused: Seldom,
 }
 
 /// What the connections of one door share.
@@ -82,7 +84,7 @@ impl Door {
             inside: Mutex::default(),
             empty: Condvar::new(),
         };
-        Door { listener, lobby: Arc::new(lobby), threads_fail: AtomicBool::new(false) }
+        Door { listener, lobby: Arc::new(lobby), threads_fail: AtomicBool::new(false), refused: Seldom::default() }
     }
 
     /// The thread body: takes connections until [`Door::stop`]. No error ends it.
@@ -174,7 +176,8 @@ impl Door {
     /// Says 503, as far as the socket takes it at once: the acceptor waits for nobody.
     fn turn_away(&self, socket: &TcpStream, peer: SocketAddr) {
         let problem = Problem::too_many_connections();
-        log::debug!("http: {peer} refused: {}", problem.code());
+        let most = self.lobby.limits.max_connections;
+        self.refused.warn(|| format!("http: {peer} and others are refused: {most} connections are the most"));
         self.lobby.service.refused(problem.code());
         let bytes = connection::last_words(problem.response());
         let _ = send(socket, &bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);

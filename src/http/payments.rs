@@ -5,8 +5,10 @@
 
 use super::routes::{Routes, parameter, says_json};
 use super::{Answer, Head, Problem, Request, Response, json};
+use crate::frame::is_object;
 use crate::inbox::{Accepted, Deposit, Done, Error, Found, Query, Status, Stored, Which};
 use crate::payment::{Channel, ClientId, Content, InvalidMessage, Payment, PaymentId, Seq};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
@@ -38,6 +40,14 @@ fn present<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Option<&'a RawVal
 
 impl Envelope<'_> {
     pub(super) fn parse(text: &[u8]) -> Result<Envelope<'_>, Problem> {
+        // A derived reader would take an array too, by position.
+        if !is_object(text) {
+            let json: Result<IgnoredAny, _> = serde_json::from_slice(text);
+            return Err(match json {
+                Ok(_) => Problem::bad_request("a payment is a JSON object"),
+                Err(e) => Problem::bad_json(e.to_string()),
+            });
+        }
         serde_json::from_slice(text).map_err(|e| match e.classify() {
             Category::Data => Problem::bad_request(e.to_string()),
             _ => Problem::bad_json(e.to_string()),
@@ -235,7 +245,10 @@ pub(super) fn problem_of(error: &Error) -> Problem {
         Error::StoreFull => Problem::store_full("the store has no room"),
         Error::Unavailable { stored: Stored::No, why } => Problem::unavailable(why.clone()),
         Error::Unavailable { stored: Stored::Unknown, why } => Problem::unavailable(why.clone()).stored_unknown(),
-        Error::Corrupt(why) => Problem::unavailable(format!("this client's inbox cannot be read: {why}")),
+        Error::Corrupt(why) => {
+            log::error!("an inbox cannot be read: {why}");
+            Problem::unavailable("this client's inbox cannot be read")
+        }
     }
 }
 
@@ -263,6 +276,9 @@ mod tests {
             (r#"{"client":"01","msg":1,"msg":2}"#, "bad_request"),
             (r#"{"client":1,"msg":1}"#, "bad_request"),
             (r#"[1]"#, "bad_request"),
+            (r#"["01",null,{"a":1},"idx","ch",null]"#, "bad_request"),
+            (r#""text""#, "bad_request"),
+            (r#"["01","#, "bad_json"),
             (r#"{"client":"..","msg":1}"#, "invalid_client_id"),
             (r#"{"client":"01","msg":1,"channel":"X"}"#, "invalid_channel"),
             (r#"{"client":"01","msg":1,"payment_id":"alipay:1"}"#, "invalid_payment_id"),

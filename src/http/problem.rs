@@ -107,7 +107,11 @@ impl Problem {
 
     /// 413: the body is longer than this route takes.
     pub(crate) fn body_too_large(limit: usize) -> Problem {
-        Problem::new(413, "body_too_large", format!("at most {limit} bytes are taken here"))
+        let detail = match limit {
+            0 => "no body is taken here".to_owned(),
+            limit => format!("at most {limit} bytes are taken here"),
+        };
+        Problem::new(413, "body_too_large", detail)
     }
 
     /// 415: a content type that this route does not take.

@@ -45,24 +45,29 @@ impl<J: Job> Group<J> {
         Group { state: Mutex::new(state), left_over: Condvar::new() }
     }
 
-    /// Has a job stored: by this thread, if nobody leads, else by who does. `run` completes
-    /// every job it is given; one that it drops completes itself (see the jobs' `Drop`).
-    pub(crate) fn put(&self, job: J, run: impl Fn(Vec<J>)) {
+    /// Has jobs stored, in their order: by this thread, if nobody leads, else by who does. `run`
+    /// completes every job it is given; one that it drops completes itself.
+    pub(crate) fn put_all(&self, jobs: impl IntoIterator<Item = J>, run: impl Fn(Vec<J>)) {
+        let mut refused = Vec::new();
         let mut state = self.state.lock();
-        if state.closed || state.bytes + job.bytes() > MAX_WAITING_BYTES {
-            let why = if state.closed { "the node is stopping" } else { "too many payments wait for the store" };
-            drop(state);
-            return job.refuse(why);
+        let closed = state.closed;
+        for job in jobs {
+            if closed || state.bytes + job.bytes() > MAX_WAITING_BYTES {
+                refused.push(job);
+            } else {
+                state.bytes += job.bytes();
+                state.jobs.push(job);
+            }
         }
-        state.bytes += job.bytes();
-        state.jobs.push(job);
-        if state.led {
-            return;
-        }
-        state.led = true;
-        let round = state.take_round();
+        let leads = !state.led && !state.jobs.is_empty();
+        let round = if leads { state.take_round() } else { Vec::new() };
+        state.led |= leads;
         drop(state);
-        self.lead(round, &run);
+        let why = if closed { "the node is stopping" } else { "too many payments wait for the store" };
+        refused.into_iter().for_each(|job| job.refuse(why));
+        if leads {
+            self.lead(round, &run);
+        }
     }
 
     /// Runs one round and gives leadership away, whatever happens in it.
@@ -193,7 +198,8 @@ mod tests {
             let putters: Vec<_> = (0..16)
                 .map(|thread| {
                     let (group, tell) = (&group, &tell);
-                    scope.spawn(move || (0..200).for_each(|n| group.put(Told::new(thread * 200 + n, tell), store)))
+                    scope
+                        .spawn(move || (0..200).for_each(|n| group.put_all([Told::new(thread * 200 + n, tell)], store)))
                 })
                 .collect();
             putters.into_iter().for_each(|putter| putter.join().expect("no panic"));
@@ -203,6 +209,22 @@ mod tests {
         let words = words(&told);
         assert_eq!(words.len(), 16 * 200);
         assert!(words.iter().all(|((_, word), times)| (*word, *times) == ("stored", 1)));
+    }
+
+    #[test]
+    fn what_is_put_together_shares_rounds_and_keeps_its_order() {
+        let (group, (tell, told)) = (Group::new(), unbounded());
+        let rounds = Mutex::new(Vec::new());
+        let counted = |jobs: Vec<Told>| {
+            rounds.lock().push(jobs.len());
+            store(jobs);
+        };
+        let jobs = || (0..MAX_JOBS as u32 + 10).map(|n| Told::new(n, &tell));
+        group.put_all(jobs(), counted);
+        group.close();
+        group.commit(counted);
+        assert_eq!(*rounds.lock(), [MAX_JOBS, 10]);
+        assert!(told.try_iter().map(|(n, _)| n).eq(0..MAX_JOBS as u32 + 10));
     }
 
     #[test]
@@ -216,13 +238,13 @@ mod tests {
         };
         thread::scope(|scope| {
             let leader = scope.spawn(|| {
-                group.put(Told::new(1, &tell), slow);
+                group.put_all([Told::new(1, &tell)], slow);
                 thread::current().id()
             });
             let first = begun.recv_timeout(LONG).expect("a round began");
             // These return at once, though a round is under way.
-            group.put(Told::new(2, &tell), slow);
-            group.put(Told::new(3, &tell), slow);
+            group.put_all([Told::new(2, &tell)], slow);
+            group.put_all([Told::new(3, &tell)], slow);
             assert!(told.is_empty());
             go.send(()).expect("the leader waits");
             // There is no committer yet, and the leader returns all the same.
@@ -252,17 +274,17 @@ mod tests {
     #[test]
     fn a_panic_in_a_round_is_told_to_its_jobs_and_hurts_no_other() {
         let (group, (tell, told)) = (Group::new(), unbounded());
-        group.put(Told::new(1, &tell), |_| panic!("on purpose"));
-        group.put(Told::new(2, &tell), store);
+        group.put_all([Told::new(1, &tell)], |_| panic!("on purpose"));
+        group.put_all([Told::new(2, &tell)], store);
         assert_eq!(words(&told), HashMap::from([((1, "unknown"), 1), ((2, "stored"), 1)]));
     }
 
     #[test]
     fn what_comes_after_the_close_or_beyond_the_bound_is_refused() {
         let (group, (tell, told)) = (Group::new(), unbounded());
-        group.put(Told::new(1, &tell).weighing(MAX_WAITING_BYTES + 1), store);
+        group.put_all([Told::new(1, &tell).weighing(MAX_WAITING_BYTES + 1)], store);
         group.close();
-        group.put(Told::new(2, &tell), store);
+        group.put_all([Told::new(2, &tell)], store);
         group.commit(store);
         assert_eq!(words(&told), HashMap::from([((1, "refused"), 1), ((2, "refused"), 1)]));
     }

@@ -6,6 +6,8 @@
 //! timer (`read`), HTTP threads (the rest). No method is called under a lock, none waits longer
 //! than [`CALL_LIMIT`] for each 128 of what it was given.
 
+#[cfg(test)]
+mod contract;
 pub(crate) mod disk;
 pub(crate) mod group;
 pub(crate) mod redis;
@@ -25,12 +27,18 @@ pub(crate) const MAX_INBOX_BYTES: u64 = 256 << 20;
 
 /// The durable queue of every client.
 pub(crate) trait Inbox: Send + Sync {
-    /// Stores a payment and hands `deposit.done` what became of it, exactly once, from whichever
-    /// thread leads the commit. Returns at once or after the one round that it led itself.
+    /// Stores payments, in their order, and hands each one's `done` what became of it, exactly
+    /// once, from whichever thread leads the commit. Returns at once or after the one round that
+    /// it led itself.
     ///
     /// Once `done` hears `Ok`, the payment is as durable as this home makes it. A payment id seen
     /// within the dedup window stores nothing and names the first one's seq.
-    fn accept(&self, deposit: Deposit);
+    fn accept_all(&self, deposits: Vec<Deposit>);
+
+    /// The same for one.
+    fn accept(&self, deposit: Deposit) {
+        self.accept_all(vec![deposit]);
+    }
 
     /// Claims, acknowledgements and releases, in their order. One answer each. An error of one
     /// leaves the others' answers true.

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::doorbell::Bell;
 use crate::payment::ClientId;
+use crate::seldom::Seldom;
 use crossbeam_channel::bounded;
 use job::{Asked, DiskJob, Pending, unknown};
 use parking_lot::Mutex;
@@ -104,6 +105,7 @@ pub(crate) struct DiskInbox {
     holders: Mutex<Holders>,
     sessions: AtomicU64,
     ring: Box<dyn Fn(Bell) + Send + Sync>,
+    no_room: Seldom,
     fatal: Box<dyn Fn(String) + Send + Sync>,
 }
 
@@ -143,21 +145,21 @@ impl DiskInbox {
     ) -> Result<DiskInbox, OpenError> {
         let file = Mutex::new(Some(Arc::new(open::open(dir)?)));
         let (group, holders, sessions) = (Group::new(), Mutex::default(), AtomicU64::new(0));
-        Ok(DiskInbox { file, options, world, group, holders, sessions, ring, fatal })
+        Ok(DiskInbox { file, options, world, group, holders, sessions, ring, no_room: Seldom::default(), fatal })
     }
 
     fn file(&self) -> Result<Arc<Database>, StorageError> {
         self.file.lock().clone().ok_or(StorageError::DatabaseClosed)
     }
 
-    fn put(&self, job: DiskJob) {
-        self.group.put(job, |jobs| self.run(jobs));
+    fn put(&self, jobs: impl IntoIterator<Item = DiskJob>) {
+        self.group.put_all(jobs, |jobs| self.run(jobs));
     }
 
     /// Puts a question into the list and waits for the answer.
     fn ask<Q, A>(&self, question: Q, job: fn(Asked<Q, A>) -> DiskJob) -> Result<A, Error> {
         let (reply, replies) = bounded(1);
-        self.put(job(Asked { question, answer: None, reply }));
+        self.put([job(Asked { question, answer: None, reply })]);
         replies.recv().unwrap_or_else(|_| Err(unknown("its commit was not finished")))
     }
 
@@ -202,13 +204,21 @@ impl DiskInbox {
         Ok(outcome)
     }
 
+    fn is_full(&self) -> bool {
+        let full = self.world.full();
+        if full {
+            self.no_room.warn(|| format!("payments cannot be stored: {}", no_room()));
+        }
+        full
+    }
+
     fn work(&self, transaction: &WriteTransaction, jobs: &mut [DiskJob]) -> Result<Outcome, StorageError> {
         let setting = Setting {
             options: &self.options,
             holders: &self.holders,
             sessions: &self.sessions,
             now: (self.world.now)(),
-            full: self.world.full(),
+            full: self.is_full(),
         };
         let mut round = Round::open(transaction, setting).map_err(table_error)?;
         jobs.iter_mut().try_for_each(|job| job.work(&mut round))?;
@@ -255,8 +265,9 @@ impl DiskInbox {
 }
 
 impl Inbox for DiskInbox {
-    fn accept(&self, deposit: Deposit) {
-        self.put(DiskJob::Deposit { pending: Pending::new(deposit), answer: None });
+    fn accept_all(&self, deposits: Vec<Deposit>) {
+        let job = |deposit| DiskJob::Deposit { pending: Pending::new(deposit), answer: None };
+        self.put(deposits.into_iter().map(job));
     }
 
     fn book(&self, notes: &[Note]) -> Vec<Result<Booked, Error>> {
@@ -306,8 +317,7 @@ impl Inbox for DiskInbox {
     fn health(&self) -> Health {
         let durability = "durable: a 2xx is on this machine's disk (fsync) before it is sent; survives a crash of \
                           payrelay and of the machine, as far as the disk keeps its word";
-        let full = || format!("less than {} MiB are free for inbox.redb; free some", KEEP_FREE_BYTES >> 20);
-        let ready = if self.world.full() { Err(full()) } else { Ok(()) };
+        let ready = if self.is_full() { Err(no_room()) } else { Ok(()) };
         Health { ready, store: "embedded", durability: durability.into(), warnings: Vec::new() }
     }
 
@@ -324,6 +334,10 @@ impl Inbox for DiskInbox {
     fn leave(&self) {
         drop(self.file.lock().take());
     }
+}
+
+fn no_room() -> String {
+    format!("less than {} MiB are free for inbox.redb; free some", KEEP_FREE_BYTES >> 20)
 }
 
 /// A round that failed before its commit: certainly nothing was stored.

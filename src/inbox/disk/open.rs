@@ -1,16 +1,20 @@
 //! Opening `inbox.redb`: the directory, the file, its format, and what to say where one is wrong.
 
 use super::tables::{self, FORMAT, META};
+use parking_lot::Mutex;
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, StorageError};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use std::{error, fmt, io};
 
 /// What redb may keep of the file in memory; the rest is the system's page cache.
 const CACHE_BYTES: usize = 64 << 20;
+/// How often a long check of the file says how far it is.
+const PROGRESS: Duration = Duration::from_secs(2);
 
 /// Why the inboxes could not be opened.
 #[derive(Debug)]
@@ -92,8 +96,14 @@ fn open_file(path: &Path, file: File) -> Result<Database, OpenError> {
     let backend = FileBackend::new(file).map_err(|error| wrong(path, error))?;
     let mut builder = Database::builder();
     let shown = path.display().to_string();
+    let (opened, said) = (Instant::now(), Mutex::new(Duration::ZERO));
     builder.set_cache_size(CACHE_BYTES).set_repair_callback(move |repair| {
-        log::warn!("{shown}: not closed cleanly, checking it: {:.0} %", repair.progress() * 100.0);
+        // The first word at once, the others only where it takes long.
+        let mut next = said.lock();
+        if opened.elapsed() >= *next {
+            log::info!("{shown}: not closed in order, checking it: {:.0} %", repair.progress() * 100.0);
+            *next = opened.elapsed() + PROGRESS;
+        }
     });
     let database = builder.create_with_backend(backend).map_err(|error| wrong(path, error))?;
     prepare(path, &database)?;

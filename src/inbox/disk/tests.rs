@@ -594,6 +594,7 @@ fn a_failed_fsync_is_unknown_to_all_and_ends_the_process() {
         holders: Mutex::default(),
         sessions: AtomicU64::new(0),
         ring: Box::new(|_| panic!("it was not stored")),
+        no_room: Seldom::default(),
         fatal: Box::new(move |why| told.lock().push(why)),
     };
     broken.store(true, Ordering::Relaxed);

@@ -145,6 +145,16 @@ impl RedisInbox {
         deposits.into_iter().zip(outcomes).for_each(|(d, outcome)| d.done.say(outcome));
     }
 
+    /// Redis answers, so payments can be stored again, unless it is full.
+    fn note_reached(&self) {
+        let mut state = self.state.lock();
+        let over = state.trouble.as_ref().is_some_and(|(_, why)| *why != Error::StoreFull.to_string());
+        if over {
+            state.trouble = None;
+            log::info!("Redis answers again");
+        }
+    }
+
     /// Tells this node's clients what they may have missed otherwise.
     fn ring(&self, deposit: &Deposit, outcome: Result<(Accepted, Option<Bell>), Error>) -> Result<Accepted, Error> {
         let check = || (self.hint)(Hint::Check(deposit.payment.client.clone()));
@@ -268,7 +278,9 @@ impl RedisInbox {
         let keys = self.names.client(&claim.client);
         let (state, inbox, beside) = (keys.key("state"), keys.key("inbox"), keys.key("beside"));
         let left = claim.deadline.saturating_duration_since(Instant::now());
-        let deadline = (self.lease.now_ms() + u64::try_from(left.as_millis()).unwrap_or(0)).to_string();
+        // The script judges by whole milliseconds: where no time is left, it is late in any case.
+        let left = u64::try_from(left.as_millis()).unwrap_or(0);
+        let deadline = if left == 0 { 0 } else { self.lease.now_ms() + left }.to_string();
         let args = [
             claim.token.as_str().as_bytes(),
             self.me.as_bytes(),
@@ -343,8 +355,8 @@ impl RedisInbox {
 }
 
 impl Inbox for RedisInbox {
-    fn accept(&self, deposit: Deposit) {
-        self.deposits.put(deposit, |round| self.store(round));
+    fn accept_all(&self, deposits: Vec<Deposit>) {
+        self.deposits.put_all(deposits, |round| self.store(round));
     }
 
     fn book(&self, notes: &[Note]) -> Vec<Result<Booked, Error>> {
@@ -446,7 +458,10 @@ impl Inbox for RedisInbox {
 
     fn tend(&self) -> Tended {
         let tended = match self.lease.renew(&self.tending, &self.names) {
-            Ok(tended) => tended,
+            Ok(tended) => {
+                self.note_reached();
+                tended
+            }
             Err(error) => {
                 self.note_trouble(&[Err(error)]);
                 return Tended::Fine;
@@ -517,10 +532,13 @@ impl RedisInbox {
         if same {
             return;
         }
-        log::info!("durability: {}", verdict.words);
+        let was_refused = matches!(&self.state.lock().verdict, Some((_, before)) if before.refusal.is_some());
+        log::info!("Redis: {}", verdict.words);
         verdict.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         if let Some(refusal) = &verdict.refusal {
             log::error!("not ready: {refusal}");
+        } else if was_refused {
+            log::info!("ready again");
         }
     }
 }

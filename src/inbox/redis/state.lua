@@ -9,8 +9,8 @@
 --   tombs             dead letters' places between acked and last
 --   bytes_in, _out    of all parcels that ever entered, that ever left
 --   waits             how many `wait:<seq>` fields stand in the hash beside
---   session, token    the newest claim: its number, and its proof; '-' before that once it was released
---   owner             node/boot that holds it, or '-'
+--   session, token    the newest claim: its number, and its proof ('-' if the store had lost what it saw)
+--   owner             node/boot that holds it, or '-' if it was released
 local function load_state(text)
   if not text then return nil end
   local s = {}
@@ -64,12 +64,13 @@ end
 
 -- nil where a session owns the inbox and the store knows what it saw. Else why not: 'replaced' by
 -- a newer one, or 'rolled_back': the store came back without its last writes, and everyone must
--- claim anew under a higher epoch, for numbers may be given again to other payments. What a session
--- still says after its own release is as true as before it. A script that must not write
+-- claim anew under a higher epoch, for numbers may be given again to other payments. A session that
+-- was released is over like a replaced one: what it still says may come late. A script that must not write
 -- (`may_write`) says the same, and leaves the epoch to one that may.
 local function fence(s, state_key, inbox, token, session, epoch, seq, at)
   if not s then return 'rolled_back' end
-  if s.token == token or s.token == '-' .. token then
+  if s.token == token then
+    if s.owner == '-' then return 'replaced' end
     if s.epoch == epoch and knows(s, inbox, seq, at) then return nil end
   elseif tonumber(s.session) > session then
     return 'replaced'
