@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::{Client, Deployment, Home, Next, Node, eventually, eventually_within, on_both_inboxes};
+use harness::line_client::hello;
+use harness::{Client, Deployment, Home, Line, Next, Node, eventually, eventually_within, on_both_inboxes};
 
 on_both_inboxes!(
     the_newest_connection_replaces_the_older,
@@ -13,6 +14,7 @@ on_both_inboxes!(
     what_was_not_acknowledged_comes_to_the_newest,
     an_operator_closes_a_connection,
     two_programs_that_fight_share_the_payments,
+    a_crowd_that_fights_and_gives_up_keeps_nobody_out,
 );
 
 fn the_newest_connection_replaces_the_older(home: Home) {
@@ -148,6 +150,62 @@ fn fight(node: &Node, id: &str, stop: &AtomicBool, welcomes: &AtomicU64) {
             }
         }
     }
+}
+
+/// A program that says hello and gives up before it is its turn, again and again.
+fn give_up(node: &Node, id: &str, stop: &AtomicBool) {
+    while !stop.load(Ordering::SeqCst) {
+        let mut lines = Vec::new();
+        for _ in 0..5 {
+            let Ok(mut line) = Line::try_connect(node.tcp()) else { continue };
+            let _ = line.try_send_bytes(format!("{}\n", hello(id, "")).as_bytes());
+            lines.push(line);
+        }
+        thread::sleep(Duration::from_millis(50));
+        // Some leave with a reset.
+        if let Some(line) = lines.pop() {
+            line.reset();
+        }
+    }
+}
+
+/// It takes less than one; with the dead in the queue it would take minutes.
+const SECONDS: Duration = Duration::from_secs(15);
+
+fn a_crowd_that_fights_and_gives_up_keeps_nobody_out(home: Home) {
+    let node = Node::start(home);
+    drop(node.client("01"));
+    node.expect_online("01", false);
+    let threads = node.threads();
+    let (stop, welcomes) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let (node, stop, welcomes) = (&node, &stop, &welcomes);
+        for _ in 0..3 {
+            scope.spawn(move || fight(node, "01", stop, welcomes));
+        }
+        for _ in 0..2 {
+            scope.spawn(move || give_up(node, "01", stop));
+        }
+        let _stop = StopAtEnd(stop);
+        eventually("they fight", || welcomes.load(Ordering::SeqCst) >= 5);
+        for turn in 1..=6 {
+            // Others get in at once, and one more that fights gets in within seconds.
+            let mut other = node.client(&format!("other-{turn}"));
+            assert_eq!(node.accept(&format!("other-{turn}"), "1"), 1);
+            other.expect_payment(1, "1");
+            // Its welcome may be overtaken by the next one that fights: then it tries again, as a program does.
+            eventually_within(SECONDS, "one more gets in", || Client::try_hello(node.tcp(), "01").is_some());
+        }
+        assert_eq!(node.accept("01", "1"), 1);
+        eventually("one of those that fight acknowledges", || node.about("01")["acked"] == 1);
+    });
+    // They are gone, and leave no queue of the dead behind.
+    eventually_within(SECONDS, "the real one gets in", || Client::try_hello(node.tcp(), "01").is_some());
+    eventually_within(SECONDS, "their threads are gone", || node.threads() <= threads + 8);
+    let mut real = node.client("01");
+    real.expect_nothing_but_pings(harness::QUIET);
+    assert_eq!(node.accept("01", "2"), 2);
+    real.expect_payment(2, "2");
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! A request whose length is in doubt is refused and the connection closed: what follows it is never read as a request.
 mod harness;
 
-use std::time::Duration;
-
 use harness::node::envelope;
 use harness::{Home, Node, http};
 
@@ -255,34 +253,4 @@ fn a_burst_of_connections_is_served_to_the_last() {
     for http in &mut connections {
         http.send("GET", "/healthz", &[], b"").expect(200);
     }
-}
-
-#[test]
-fn stalled_bodies_block_nobody() {
-    let node = Node::start(Home::Embedded);
-    let head =
-        "POST /v1/payments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n{";
-    let mut stalled: Vec<_> = (0..32).map(|_| node.http_client()).collect();
-    for http in &mut stalled {
-        http.write(head.as_bytes());
-    }
-    let mut halves: Vec<_> = (0..32).map(|_| node.http_client()).collect();
-    for http in &mut halves {
-        http.write(b"POST /v1/payments HT");
-    }
-    expect_served(&node);
-    node.client("01");
-}
-
-#[test]
-fn a_request_that_dribbles_is_ended() {
-    let node = Node::start(Home::Embedded);
-    let mut http = node.http_client().patient(Duration::from_secs(50));
-    http.write(
-        b"POST /v1/payments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n{",
-    );
-    // Thirty seconds for a whole request.
-    let answer = http.answer();
-    assert_eq!(answer.status, 408, "{}", answer.show());
-    assert!(http.is_closed());
 }

@@ -17,6 +17,8 @@ on_both_inboxes!(
     a_stopping_node_gives_the_waiter_its_answer,
     a_client_that_comes_late_ends_the_wait,
     the_raw_route_waits_too,
+    the_answer_comes_at_once_and_not_at_the_end,
+    a_repeat_is_answered_at_once_too,
 );
 
 /// Starts a post that waits; the answer is read later.
@@ -165,4 +167,40 @@ fn the_raw_route_waits_too(home: Home) {
     client.expect_payment(1, "\"hello\"");
     client.ack(1);
     expect_acknowledged(http.answer(), "01", 1);
+}
+
+/// Far below the wait, and far above what it takes.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+fn the_answer_comes_at_once_and_not_at_the_end(home: Home) {
+    let nodes = Deployment::at(home, &[]);
+    let mut seq = 0;
+    for here in &nodes {
+        // The client is here; who waits is here, and on another node.
+        let mut client = here.client("01");
+        for node in nodes.iter().cycle().take(2 * nodes.len()) {
+            seq += 1;
+            let mut waiter = post_waiting(node, &envelope("01", &seq.to_string(), None), 30);
+            client.expect_payment(seq, &seq.to_string());
+            client.ack(seq);
+            let since = Instant::now();
+            expect_acknowledged(waiter.answer(), "01", seq);
+            assert!(since.elapsed() < AT_ONCE, "on {}: after {:?}", node.name(), since.elapsed());
+        }
+    }
+}
+
+fn a_repeat_is_answered_at_once_too(home: Home) {
+    let nodes = Deployment::at(home, &[]);
+    let mut client = nodes[0].client("01");
+    nodes[0].post_with_id("01", "1", "wx-1").expect(202);
+    client.expect_payment(1, "1");
+    let body = envelope("01", "1", Some("wx-1"));
+    let mut waiters: Vec<_> = nodes.iter().map(|node| post_waiting(node, &body, 30)).collect();
+    client.ack(1);
+    let since = Instant::now();
+    for waiter in &mut waiters {
+        expect_acknowledged(waiter.answer(), "01", 1);
+    }
+    assert!(since.elapsed() < AT_ONCE, "after {:?}", since.elapsed());
 }

@@ -186,6 +186,21 @@ impl Node {
         lock(&self.running).program.signal(signal);
     }
 
+    /// How many descriptors its process has open.
+    pub fn descriptors(&self) -> usize {
+        self.count_in_proc("fd")
+    }
+
+    /// How many threads its process has.
+    pub fn threads(&self) -> usize {
+        self.count_in_proc("task")
+    }
+
+    fn count_in_proc(&self, what: &str) -> usize {
+        let path = format!("/proc/{}/{what}", lock(&self.running).program.pid());
+        std::fs::read_dir(&path).unwrap_or_else(|e| panic!("{path}: {e}")).count()
+    }
+
     /// Freezes it.
     pub fn pause(&self) {
         self.signal(Signal::STOP);

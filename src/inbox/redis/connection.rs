@@ -9,6 +9,7 @@ use crate::inbox::{CALL_LIMIT, Error, Stored};
 use parking_lot::{Condvar, Mutex};
 use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind, Value};
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const CONNECT_LIMIT: Duration = Duration::from_millis(500);
@@ -102,6 +103,23 @@ fn push_length(out: &mut Vec<u8>, kind: u8, length: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Why nobody tries to connect for a moment: one for all purposes, so that the first that gets
+/// through opens the way for all.
+#[derive(Default)]
+pub(crate) struct Outage(Mutex<Option<(Instant, String)>>);
+
+impl Outage {
+    /// The reason, while the moment lasts.
+    fn reason(&self) -> Option<String> {
+        let failed = self.0.lock();
+        failed.as_ref().filter(|(until, _)| Instant::now() < *until).map(|(_, why)| why.clone())
+    }
+
+    fn note<T>(&self, outcome: &Result<T, String>) {
+        *self.0.lock() = outcome.as_ref().err().map(|why| (Instant::now() + jittered(BACK_OFF), why.clone()));
+    }
+}
+
 /// The connections of one purpose: as many as calls run at once, at most `most`.
 ///
 /// Purposes do not share, so that no listing stands in a payment's way.
@@ -112,19 +130,18 @@ pub(crate) struct Lines {
     state: Mutex<State>,
     given_back: Condvar,
     most: usize,
+    outage: Arc<Outage>,
 }
 
 struct State {
     idle: Vec<redis::Connection>,
     open: usize,
-    /// Until then nobody tries to connect, and why.
-    failed: Option<(Instant, String)>,
 }
 
 impl Lines {
-    pub(crate) fn new(target: Target, greeting: Pipeline, most: usize) -> Lines {
-        let state = State { idle: Vec::new(), open: 0, failed: None };
-        Lines { target, greeting, state: Mutex::new(state), given_back: Condvar::new(), most }
+    pub(crate) fn new(target: Target, greeting: Pipeline, most: usize, outage: Arc<Outage>) -> Lines {
+        let state = Mutex::new(State { idle: Vec::new(), open: 0 });
+        Lines { target, greeting, state, given_back: Condvar::new(), most, outage }
     }
 
     /// Sends a pipeline and returns as many replies, within [`CALL_LIMIT`] and a connect's limit.
@@ -146,9 +163,8 @@ impl Lines {
         if let Some(line) = state.idle.pop() {
             return Ok(line);
         }
-        match &state.failed {
-            Some((until, why)) if Instant::now() < *until => return Err(why.clone()),
-            _ => {}
+        if let Some(why) = self.outage.reason() {
+            return Err(why);
         }
         let deadline = Instant::now() + CALL_LIMIT;
         while state.open >= self.most {
@@ -162,8 +178,8 @@ impl Lines {
         state.open += 1;
         drop(state);
         let line = self.connect();
+        self.outage.note(&line);
         let mut state = self.state.lock();
-        state.failed = line.as_ref().err().map(|why| (Instant::now() + jittered(BACK_OFF), why.clone()));
         if line.is_err() {
             state.open -= 1;
             self.given_back.notify_one();

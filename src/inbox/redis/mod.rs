@@ -33,13 +33,14 @@ use super::{
 };
 use crate::doorbell::{Bell, Hint, parse_entry};
 use crate::payment::{ClientId, Entry, Seq};
-use connection::{Lines, NO_SCRIPT, Pipeline};
+use connection::{Lines, NO_SCRIPT, Outage, Pipeline};
 use lease::Lease;
 use names::Names;
 use parking_lot::Mutex;
 use redis::Value;
 use reply::{bytes, mark, number, read_booked, read_found, read_slice, senseless, text, texts};
 use scripts::{Script, Scripts};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use waiting::Touched;
 
@@ -87,10 +88,11 @@ impl RedisInbox {
     ///
     /// `hint` hears of every payment that is, or may be, stored for a client of this node.
     pub(crate) fn new(target: &Target, options: Options, hint: Box<dyn Fn(Hint) + Send + Sync>) -> RedisInbox {
+        let outage = Arc::new(Outage::default());
         let lines = |most| {
             let mut greeting = Pipeline::default();
             Scripts::new().load(&mut greeting);
-            Lines::new(target.clone(), greeting, most)
+            Lines::new(target.clone(), greeting, most, Arc::clone(&outage))
         };
         let boot = Token::random().as_str()[..16].to_owned();
         let state = State { verdict: None, trouble: None };
@@ -485,9 +487,8 @@ impl Inbox for RedisInbox {
     }
 
     fn health(&self) -> Health {
-        let mut pipeline = Pipeline::default();
-        pipeline.command(&[b"PING"]);
-        let answer = self.questions.call(&pipeline).pop().unwrap_or_else(|| Err(senseless("no reply")));
+        // By a script, for who may not call one stores nothing, though PING is answered.
+        let answer = self.probe();
         let state = self.state.lock();
         let (words, warnings, refusal) = match &state.verdict {
             Some((_, v)) => (v.words.clone(), v.warnings.clone(), v.refusal.clone()),
@@ -500,7 +501,12 @@ impl Inbox for RedisInbox {
             (_, _, Some((at, why))) if at.elapsed() < ASK_DURABILITY && *why == Error::StoreFull.to_string() => {
                 Err(why.clone())
             }
-            _ if !self.lease.holds() => Err("the lease of this node is not renewed".into()),
+            _ if !self.lease.holds() => Err(match &state.trouble {
+                Some((at, why)) if at.elapsed() < ASK_DURABILITY => {
+                    format!("the lease of this node is not renewed: {why}")
+                }
+                _ => "the lease of this node is not renewed".into(),
+            }),
             _ => Ok(()),
         };
         Health { ready, store: "redis", durability: words, warnings }
@@ -526,6 +532,14 @@ impl Inbox for RedisInbox {
 }
 
 impl RedisInbox {
+    /// Whether Redis answers, and runs our scripts: asks after a payment that no client has.
+    fn probe(&self) -> Result<Value, Error> {
+        let push = |pipeline: &mut Pipeline, (): &()| {
+            self.scripts.look_up.call(pipeline, &[b"payrelay:{}:state", b"payrelay:{}:inbox"], &[b"1"]);
+        };
+        self.call(&self.questions, &[()], push).pop().unwrap_or_else(|| Err(senseless("no reply")))
+    }
+
     /// Says what Redis' word is worth whenever that changes.
     fn announce(&self, verdict: &durability::Verdict) {
         let same = matches!(&self.state.lock().verdict, Some((_, before)) if before == verdict);

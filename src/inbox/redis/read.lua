@@ -9,15 +9,16 @@ if no then return { no } end
 check_length(s, KEYS[2])
 local reply = { 'slice', s.last, s.last_at }
 local from = math.max(seq - tonumber(s.acked), 0)
-local left, bytes = tonumber(ARGV[6]), tonumber(ARGV[7])
+local left, bytes, largest = tonumber(ARGV[6]), tonumber(ARGV[7]), nil
 while left > 0 and bytes > 0 do
-  -- In small steps, so that large payments are not copied only to be left out.
-  local step = math.min(left, 16)
+  -- One, and then as many as fit if they are no larger: large payments must not be copied only to be left out.
+  local step = largest and math.max(math.min(left, 16, math.floor(bytes / largest)), 1) or 1
   local entries = redis.call('LRANGE', KEYS[2], from, from + step - 1)
   for _, entry in ipairs(entries) do
     if bytes <= 0 then break end
     reply[#reply + 1] = entry
     bytes = bytes - #entry
+    largest = math.max(largest or 1, #entry)
   end
   if #entries < step then break end
   from, left = from + step, left - step

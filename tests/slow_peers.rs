@@ -1,4 +1,4 @@
-//! Promise 5: a client that does not read hurts nobody else, and loses nothing.
+//! Promise 5: a client that does not read, and a sender that does not send, hurt nobody else, and lose nothing.
 mod harness;
 
 use std::time::{Duration, Instant};
@@ -108,4 +108,34 @@ fn a_slow_reader_gets_everything(home: Home) {
     }
     slow.ack(BACKLOG);
     node.expect_acknowledged("slow", BACKLOG);
+}
+
+#[test]
+fn stalled_bodies_block_nobody() {
+    let node = Node::start(Home::Embedded);
+    let head =
+        "POST /v1/payments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n{";
+    let mut stalled: Vec<_> = (0..32).map(|_| node.http_client()).collect();
+    for http in &mut stalled {
+        http.write(head.as_bytes());
+    }
+    let mut halves: Vec<_> = (0..32).map(|_| node.http_client()).collect();
+    for http in &mut halves {
+        http.write(b"POST /v1/payments HT");
+    }
+    let seq = node.accept("01", "1");
+    node.client("01").expect_payment(seq, "1");
+}
+
+#[test]
+fn a_request_that_dribbles_is_ended() {
+    let node = Node::start(Home::Embedded);
+    let mut http = node.http_client().patient(Duration::from_secs(50));
+    http.write(
+        b"POST /v1/payments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n{",
+    );
+    // Thirty seconds for a whole request.
+    let answer = http.answer();
+    assert_eq!(answer.status, 408, "{}", answer.show());
+    assert!(http.is_closed());
 }
