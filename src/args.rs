@@ -4,7 +4,7 @@
 //! [`ServeArgs::check`]. Whether a port is free or a file readable is left to who uses it. Runs on
 //! the main thread, before there is any other.
 //!
-//! Source: PROTOCOL.md, "Command line" and "Who may do what".
+//! Source: README.md, *Configuration*.
 
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
@@ -276,7 +276,7 @@ impl ServeArgs {
     ///
     /// The first thing that is wrong; nothing was opened yet.
     ///
-    /// Source: PROTOCOL.md, "Who may do what"; RELIABILITY.md S23.
+    /// Source: README.md, *What needs keys*.
     pub fn check(&self) -> Result<(), UsageError> {
         let refuse = |line: String| Err(UsageError(line));
         if self.http_server == HttpServer::TinyHttp && !is_loopback(self.http) {

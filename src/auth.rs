@@ -3,7 +3,7 @@
 //! Whoever compares a secret does so here, in constant time. Values only: no thread, no socket;
 //! reading the files again is left to who notices that they changed.
 //!
-//! Source: PROTOCOL.md, "Who may do what"; RELIABILITY.md S1 to S5, S23.
+//! Source: README.md, *Configuration*: files, tokens, what needs keys.
 
 use std::error::Error;
 use std::fmt;

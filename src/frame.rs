@@ -2,7 +2,7 @@
 //!
 //! Values only: no socket, no state. Payments' frames are built in `payment`.
 //!
-//! Source: PROTOCOL.md, "TCP: the line protocol".
+//! Source: README.md, *TCP reference*.
 
 use crate::payment::{ClientId, Seq};
 use serde::Deserialize;

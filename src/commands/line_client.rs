@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::connect;
 
 /// The longest line that any server sends: six times the largest body limit (16 MiB) and 4 KiB.
-// Source: PROTOCOL.md, "TCP: the line protocol". The buffer grows only as far as a line needs.
+// Source: README.md, *TCP reference*. The buffer grows only as far as a line needs.
 const MAX_LINE_BYTES: usize = 6 * 16 * 1024 * 1024 + 4096;
 const WRITE_TIME: Duration = Duration::from_secs(10);
 

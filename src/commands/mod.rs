@@ -62,7 +62,6 @@ pub fn say(line: &str) {
 }
 
 /// A text from elsewhere without what would break a line or steer a terminal.
-// Source: RELIABILITY.md S12.
 fn printable(text: &str) -> String {
     let keep = |c: char| match c {
         '\u{2028}' | '\u{2029}' => ' ',

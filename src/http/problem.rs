@@ -9,7 +9,7 @@ use tiny_http::{Header, StatusCode};
 
 use super::{Response, json};
 
-/// Why a request failed, in the words of PROTOCOL.md.
+/// Why a request failed, in the contract's words (README.md, *Errors*).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     status: u16,
@@ -21,7 +21,7 @@ pub(crate) struct Problem {
     allow: Option<&'static str>,
 }
 
-/// The body of an answer; the order of the fields is PROTOCOL.md's.
+/// The body of an answer; the order of the fields is the contract's.
 #[derive(Serialize)]
 struct Page<'a> {
     r#type: &'static str,

@@ -1,7 +1,7 @@
 //! The strict door over real sockets: what it promises to senders, and what no sender can do to it.
 //!
-//! The second half has a test for each of the thirteen things that stop, starve or fool tiny_http's server (DESIGN.md,
-//! "HTTP: two doors").
+//! The second half has a test for each of the thirteen things that stop, starve or fool tiny_http's server (README.md,
+//! *Two HTTP doors*).
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

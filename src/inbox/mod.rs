@@ -1,7 +1,7 @@
 //! The inbox: the durable queue of every client, and which connection owns it now.
 //!
 //! Two homes keep the same promises: [`redis`] for several nodes, [`disk`] for one node alone.
-//! What is promised here is PROTOCOL.md's; how each home keeps it is told in its own file.
+//! What is promised here is README.md's, *Promises*; how each home keeps it is told in its own file.
 //! Callers: HTTP threads and the committer (`accept`), the bookkeeper (`book`), catch-up and the
 //! timer (`read`), HTTP threads (the rest). No method is called under a lock, none waits longer
 //! than [`CALL_LIMIT`] for each 128 of what it was given.
