@@ -37,5 +37,6 @@ mod receipts;
 mod router;
 mod seldom;
 mod signals;
+mod socket;
 mod tender;
 mod thread;

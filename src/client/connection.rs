@@ -13,10 +13,9 @@ use crate::frame::{Welcome, error_line};
 use crate::inbox::{Claim, Claimed, Error, Session, Stored, Token};
 use crate::metrics::{Metrics, Way};
 use crate::payment::{ClientId, Entry, Mark, Seq};
+use crate::socket::send_now;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
-use rustix::net::{SendFlags, send};
-use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -580,18 +579,4 @@ impl Owing for Connection {
     fn give_up(&self) {
         self.close(CloseReason::TooSlow);
     }
-}
-
-/// Sends what the socket takes now.
-fn send_now(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<usize> {
-    let all = bytes.len();
-    while !bytes.is_empty() {
-        match send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(n) => bytes = &bytes[n..],
-            Err(rustix::io::Errno::AGAIN) => break,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Ok(all - bytes.len())
 }

@@ -3,12 +3,13 @@
 use super::connection::CloseReason;
 use super::reader::{self, Reception};
 use crate::seldom::Seldom;
+use crate::socket::turn_away;
 use crate::thread;
 use parking_lot::Mutex;
-use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
+use rustix::net::sockopt;
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, ErrorKind};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -109,10 +110,7 @@ impl Door {
         self.reception.shared.metrics.closed("too_many_clients");
         self.refused.warn(|| format!("tcp: clients are refused: {} connections are the most", self.most));
         let line = CloseReason::TooManyClients.line().unwrap_or_default();
-        let _ = send(stream, line.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-        let _ = stream.shutdown(Shutdown::Write);
-        // Closing with a hello unread would reset the connection, and with it might go the line.
-        let _ = recv(stream, &mut [0; 4096], RecvFlags::DONTWAIT);
+        turn_away(stream, line.as_bytes());
     }
 }
 

@@ -11,14 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
 use tiny_http::{HTTPVersion, Header, Method};
 
 use super::door::Lobby;
 use super::request::Version;
 use super::{Head, Response};
 use crate::drainer::{Drained, Owing};
+use crate::socket::send_now;
 
 /// One connection: the socket, and what its reader and those who answer must agree on.
 pub(crate) struct Connection {
@@ -144,19 +143,13 @@ impl Connection {
         if state.gone {
             return Drained::Gone;
         }
-        let before = state.sent;
-        while state.sent < state.owed.len() {
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match send(&self.socket, &state.owed[state.sent..], flags) {
-                Ok(taken) => state.sent += taken,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) if state.sent > before => return Drained::Some,
-                Err(Errno::AGAIN) => return Drained::Nothing,
-                Err(_) => {
-                    self.lose(state);
-                    return Drained::Gone;
-                }
-            }
+        let Ok(taken) = send_now(&self.socket, &state.owed[state.sent..]) else {
+            self.lose(state);
+            return Drained::Gone;
+        };
+        state.sent += taken;
+        if state.sent < state.owed.len() {
+            return if taken > 0 { Drained::Some } else { Drained::Nothing };
         }
         self.settle(state);
         Drained::All

@@ -4,19 +4,19 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::connection::{self, Connection};
 use super::{Problem, Service, reader};
 use crate::drainer::Drainer;
 use crate::seldom::Seldom;
+use crate::socket::turn_away;
 
 /// Enough for a route with everything below it; the default of 2 MiB only costs address space.
 const STACK_BYTES: usize = 256 << 10;
@@ -180,10 +180,7 @@ impl Door {
         self.refused.warn(|| format!("http: {peer} and others are refused: {most} connections are the most"));
         self.lobby.service.refused(problem.code());
         let bytes = connection::last_words(problem.response());
-        let _ = send(socket, &bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-        let _ = socket.shutdown(Shutdown::Write);
-        // Closing with a request unread would reset the connection, and with it might go the answer.
-        let _ = recv(socket, &mut [0; 4096], RecvFlags::DONTWAIT);
+        turn_away(socket, &bytes);
     }
 }
 

@@ -1,0 +1,31 @@
+//! Sending on a socket without ever waiting for its peer.
+
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use std::io;
+use std::net::{Shutdown, TcpStream};
+
+/// Sends what the socket takes now, and returns how much that was.
+///
+/// # Errors
+///
+/// The connection is lost.
+pub(crate) fn send_now(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<usize> {
+    let all = bytes.len();
+    while !bytes.is_empty() {
+        match send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(rustix::io::Errno::AGAIN) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(all - bytes.len())
+}
+
+/// Says a last word to a connection that is not let in, as far as the socket takes it at once.
+pub(crate) fn turn_away(socket: &TcpStream, last_word: &[u8]) {
+    let _ = send_now(socket, last_word);
+    let _ = socket.shutdown(Shutdown::Write);
+    // Closing with bytes unread would reset the connection, and with it might go the last word.
+    let _ = recv(socket, &mut [0; 4096], RecvFlags::DONTWAIT);
+}
