@@ -7,7 +7,8 @@
 //! store costs neither descriptors nor other clients' hellos.
 
 use crate::client::catch_up::rolled_back;
-use crate::client::connection::{CloseReason, Connection, Ended};
+use crate::client::close_reason::CloseReason;
+use crate::client::connection::{Connection, Ended};
 use crate::inbox::{Booked, Error, Inbox, MAX_PER_CALL, Note};
 use crate::metrics::Metrics;
 use crate::payment::{ClientId, Mark};

@@ -5,7 +5,7 @@
 
 use crate::bus::{Bus, Event, To};
 use crate::client::Clients;
-use crate::client::connection::CloseReason;
+use crate::client::close_reason::CloseReason;
 use crate::doorbell::{Bell, Question, Takeover, topic};
 use crate::http::clients::answer_question;
 use crate::inbox::Inbox;

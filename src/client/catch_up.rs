@@ -3,7 +3,8 @@
 //! Works in slices, several clients a round trip, and puts a client that is not done at the end
 //! of its queue again: nobody waits for another's backlog. Sends without waiting, like everybody.
 
-use super::connection::{CloseReason, Connection};
+use super::close_reason::CloseReason;
+use super::connection::Connection;
 use crate::inbox::{Ask, Error, Inbox, Reading};
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Thread body of `tcp-accept`: gives each client's connection a thread, or refuses it.
 
-use super::connection::CloseReason;
+use super::close_reason::CloseReason;
 use super::reader::{self, Reception};
 use crate::seldom::Seldom;
 use crate::socket::turn_away;

@@ -1,6 +1,7 @@
 //! The clients that are connected here: the map, and what belongs to one connection.
 
 pub(crate) mod catch_up;
+pub(crate) mod close_reason;
 pub(crate) mod connection;
 pub(crate) mod delivery;
 pub(crate) mod door;
@@ -8,7 +9,8 @@ pub(crate) mod reader;
 
 use crate::payment::ClientId;
 use crate::seldom::Seldom;
-use connection::{CloseReason, Connection};
+use close_reason::CloseReason;
+use connection::Connection;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -5,7 +5,8 @@
 //! before it calls anybody silent.
 
 use super::Clients;
-use super::connection::{CloseReason, Connection, Shared};
+use super::close_reason::CloseReason;
+use super::connection::{Connection, Shared};
 use crate::auth::ClientSecrets;
 use crate::bookkeeper::{CLAIM_LIMIT, Item};
 use crate::frame::{ClientFrame, Hello, InvalidFrame, MAX_LINE_BYTES, PING, PONG};
