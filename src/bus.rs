@@ -36,7 +36,7 @@
 //! # Ok::<(), payrelay::bus::Error>(())
 //! ```
 
-use crate::inbox::redis::{Target, all_channel, brief, jittered, node_channel};
+use crate::inbox::redis::{Target, all_channel, brief, io_cause, jittered, node_channel};
 use parking_lot::{Mutex, RwLock};
 use redis::RedisError;
 use serde::de::DeserializeOwned;
@@ -321,8 +321,7 @@ impl Bus {
 
 /// The process was stopped and continued: the line is as it was.
 fn is_interrupted(error: &RedisError) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::Interrupted)
+    io_cause(error).is_some_and(|cause| cause.kind() == std::io::ErrorKind::Interrupted)
 }
 
 /// A panic of a handler is its own: the subscriber goes on for the others.

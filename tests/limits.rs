@@ -2,7 +2,7 @@
 mod harness;
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,6 +18,7 @@ on_both_inboxes!(
     a_third_http_connection_is_refused_while_there_may_be_two,
     a_third_client_is_refused_while_there_may_be_two,
     a_node_with_few_descriptors_refuses_and_lives,
+    running_out_of_descriptors_ends_no_acceptor,
 );
 
 /// A connection that stays open and has had its first answer. None where it was refused.
@@ -214,4 +215,28 @@ fn a_node_with_few_descriptors_refuses_and_lives(home: Home) {
     late.expect_payment(1, "1");
     assert!(node.lives());
     assert!(!node.log().contains("panic"), "{}", node.log());
+}
+
+fn running_out_of_descriptors_ends_no_acceptor(home: Home) {
+    let node = Node::start(home);
+    let mut client = node.client("01");
+    let mut sender = eventually_some("a sender that is inside", || inside(node.http()));
+    let most = node.descriptors() + 2;
+    node.limit_descriptors(most);
+
+    let flood: Vec<_> =
+        (0..40).map(|n| TcpStream::connect(if n % 2 == 0 { node.http() } else { node.tcp() })).collect();
+    node.expect_log("http: accept: Too many open files");
+    node.expect_log("tcp: accept: Too many open files");
+    // Who is inside is served all the same.
+    let body = envelope("01", "1", None);
+    assert_eq!(sender.send("POST", "/v1/payments", &[JSON], body.as_bytes()).status, 202);
+    client.expect_payment(1, "1");
+
+    drop(flood);
+    node.limit_descriptors(most + 1000);
+    eventually("a new sender is served", || inside(node.http()).is_some());
+    node.client("02");
+    client.ack(1);
+    node.expect_acknowledged("01", 1);
 }

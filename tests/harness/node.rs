@@ -191,6 +191,15 @@ impl Node {
         self.count_in_proc("fd")
     }
 
+    /// Lets the process have at most so many descriptors from now on; what it has, it keeps.
+    pub fn limit_descriptors(&self, most: usize) {
+        let pid = i32::try_from(lock(&self.running).program.pid()).ok().and_then(rustix::process::Pid::from_raw);
+        let most = u64::try_from(most).expect("a small number");
+        let before = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let limit = rustix::process::Rlimit { current: Some(most), maximum: before.maximum };
+        rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).expect("our own child");
+    }
+
     /// How many threads its process has.
     pub fn threads(&self) -> usize {
         self.count_in_proc("task")

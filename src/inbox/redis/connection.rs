@@ -9,10 +9,14 @@ use crate::inbox::{CALL_LIMIT, Error, Stored};
 use parking_lot::{Condvar, Mutex};
 use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind, Value};
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const CONNECT_LIMIT: Duration = Duration::from_millis(500);
+/// How many descriptors are kept back: one for each purpose, and some that others may snatch.
+const RESERVED: usize = 8;
 /// How long nobody tries again after a connection could not be made.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -20,6 +24,40 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub(crate) struct Target {
     info: ConnectionInfo,
+    reserve: Arc<Reserve>,
+}
+
+/// Descriptors that are kept back for Redis: where senders and clients have taken all others, a
+/// node that could not reach its store any more would never get rid of them.
+#[derive(Default)]
+struct Reserve(Mutex<Vec<File>>);
+
+impl Reserve {
+    /// Takes what is missing, as far as it can be had.
+    fn fill(&self) {
+        let mut held = self.0.lock();
+        while held.len() < RESERVED {
+            let Ok(file) = File::open("/dev/null") else { return };
+            held.push(file);
+        }
+    }
+
+    /// Gives one up for a connection. Whether there was one.
+    fn give(&self) -> bool {
+        self.0.lock().pop().is_some()
+    }
+}
+
+/// Whether there was no descriptor to be had.
+fn lacks_descriptor(error: &RedisError) -> bool {
+    let code = io_cause(error).and_then(io::Error::raw_os_error);
+    [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].iter().any(|errno| code == Some(errno.raw_os_error()))
+}
+
+/// The system's error behind one of the redis crate's, which keeps its cause in an `Arc`.
+pub(crate) fn io_cause(error: &RedisError) -> Option<&io::Error> {
+    let cause = std::error::Error::source(error)?;
+    cause.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>()?.downcast_ref()
 }
 
 impl Target {
@@ -35,7 +73,9 @@ impl Target {
             .set_keepalive(keepalive)
             .set_user_timeout(Duration::from_secs(20));
         let settings = info.redis_settings().clone().set_skip_set_lib_name();
-        Ok(Target { info: info.set_tcp_settings(tcp).set_redis_settings(settings) })
+        let target = Target { info: info.set_tcp_settings(tcp).set_redis_settings(settings), reserve: Arc::default() };
+        target.reserve.fill();
+        Ok(target)
     }
 
     /// The number of the database: channels know none, so it goes into their names.
@@ -45,6 +85,20 @@ impl Target {
 
     /// Connects, with time limits that stay. `resp3` for a connection that subscribes.
     pub(crate) fn open(&self, resp3: bool) -> Result<redis::Connection, RedisError> {
+        loop {
+            match self.try_open(resp3) {
+                // An acceptor may be quicker than we are; there are a few.
+                Err(error) if lacks_descriptor(&error) && self.reserve.give() => {}
+                Ok(connection) => {
+                    self.reserve.fill();
+                    return Ok(connection);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn try_open(&self, resp3: bool) -> Result<redis::Connection, RedisError> {
         let mut info = self.info.clone();
         if resp3 {
             let settings = info.redis_settings().clone().set_protocol(redis::ProtocolVersion::RESP3);
@@ -315,4 +369,18 @@ pub(crate) fn brief(error: &RedisError) -> String {
 pub(crate) fn jittered(most: Duration) -> Duration {
     let byte: [u8; 1] = crate::auth::random();
     most / 2 + (most / 2) * u32::from(byte[0]) / 255
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_error_is_found_behind_the_crates() {
+        let error = |code: rustix::io::Errno| RedisError::from(io::Error::from_raw_os_error(code.raw_os_error()));
+        assert!(lacks_descriptor(&error(rustix::io::Errno::MFILE)));
+        assert!(!lacks_descriptor(&error(rustix::io::Errno::CONNREFUSED)));
+        let interrupted = error(rustix::io::Errno::INTR);
+        assert_eq!(io_cause(&interrupted).map(io::Error::kind), Some(io::ErrorKind::Interrupted));
+    }
 }

@@ -23,7 +23,7 @@ mod reply;
 mod scripts;
 mod waiting;
 
-pub(crate) use connection::{Target, brief, jittered};
+pub(crate) use connection::{Target, brief, io_cause, jittered};
 pub(crate) use names::{all_channel, node_channel};
 
 use super::group::Group;
