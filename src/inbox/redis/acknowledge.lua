@@ -2,11 +2,28 @@
 -- KEYS 1 state  2 inbox  3 beside
 -- ARGV 1 token  2 session  3 epoch  4 seq  5 accepted_at  6 client  7 this node  8 channel prefix
 -- Says 'acknowledged acked', 'replaced' or 'rolled_back'.
-local s = load_state(redis.call('GET', KEYS[1]))
+local text = redis.call('GET', KEYS[1])
+
+-- Nearly always it is the newest payment that is acknowledged, by the owner, and nobody waits: then the inbox is
+-- empty afterwards, and the state tells all there is to know. This costs Redis half of what the long way does.
+local head, last, last_at, bytes_in, acked, tail, epoch, token = string.match(text or '',
+  '^(2 (%d+) (%d+) (%d+)) (%d+) %d+ %d+ %d+ (0 %d+ (%d+) %d+ (%S+) %S+/%x+)$')
+if last == ARGV[4] and last_at == ARGV[5] and epoch == ARGV[3] and token == ARGV[1] and last ~= acked then
+  -- One entry, if the list is as long as the state says; and it is that payment's, if both are right.
+  local entries = redis.call('LRANGE', KEYS[2], last - acked - 1, -1)
+  local place = last .. ' ' .. last_at .. ' '
+  if #entries == 1 and string.sub(entries[1], 1, #place) == place then
+    redis.call('DEL', KEYS[2])
+    redis.call('SET', KEYS[1], head .. ' ' .. last .. ' 0 ' .. bytes_in .. ' ' .. last_at .. ' ' .. tail)
+    return 'acknowledged ' .. last
+  end
+end
+
+local s = load_state(text)
 local seq = tonumber(ARGV[4])
 local no = fence(s, KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), ARGV[3], seq, ARGV[5])
 if no then return no end
-local acked = tonumber(s.acked)
+acked = tonumber(s.acked)
 if seq <= acked then return 'acknowledged ' .. s.acked end
 check_length(s, KEYS[2])
 local _, bytes = place(s, KEYS[2], seq)

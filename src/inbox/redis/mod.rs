@@ -212,7 +212,7 @@ impl RedisInbox {
         let words: Vec<&str> = line.split(' ').collect();
         let online = |owner: &str| owner != "-" && self.lease.is_alive(owner);
         match words[..] {
-            ["accepted", seq, at, previous_at, owner, _bytes] => {
+            ["accepted", seq, at, previous_at, owner] => {
                 let mark = mark(seq, at)?;
                 let accepted = Accepted { mark, duplicate: false, status: Status::Accepted, online: online(owner) };
                 let bell = (owner == self.me).then(|| {
@@ -299,7 +299,7 @@ impl RedisInbox {
         let [state, beside, oldest] = replies else { return Err(senseless("too few replies")) };
         let Some(state) = text(state.as_ref().map_err(Clone::clone)?) else { return Ok(None) };
         let words: Vec<&str> = state.split(' ').collect();
-        let ["1", _, _, last, _, acked, _, tombs, _, _, _, _, _, owner] = words[..] else {
+        let ["2", last, _, _, acked, tombs, _, _, _, _, _, _, _, owner] = words[..] else {
             return Err(senseless(&state));
         };
         let (last, acked, tombs) = (number(last)?, number(acked)?, number(tombs)?);

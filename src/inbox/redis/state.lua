@@ -1,22 +1,24 @@
 -- The state of one client: how it is written, and who may speak for it. Goes before every script
 -- but accept.lua, which is the hot one and takes the line apart itself.
 --
--- 1 born epoch last last_at acked acked_at tombs bytes_in bytes_out waits session token owner
---   1                 the version of this format
---   born, epoch       when this client was first seen; when its numbering began (Unix ms)
+-- 2 last last_at bytes_in acked tombs bytes_out acked_at waits born epoch session token owner
+--   2                 the version of this format
 --   last, last_at     the newest payment's seq and accepted_at
---   acked, acked_at   the same of the newest one that left the inbox
---   tombs             dead letters' places between acked and last
 --   bytes_in, _out    of all parcels that ever entered, that ever left
+--   acked, acked_at   seq and accepted_at of the newest one that left the inbox
+--   tombs             dead letters' places between acked and last
 --   waits             how many `wait:<seq>` fields stand in the hash beside
+--   born, epoch       when this client was first seen; when its numbering began (Unix ms)
 --   session, token    the newest claim: its number, and its proof ('-' if the store had lost what it saw)
 --   owner             node/boot that holds it, or '-' if it was released
+-- What accepting changes stands first, so that the rest is copied as one piece: taking all fields
+-- apart and putting them together again costs Redis more than the commands themselves.
 local function load_state(text)
   if not text then return nil end
   local s = {}
-  s.born, s.epoch, s.last, s.last_at, s.acked, s.acked_at, s.tombs, s.bytes_in, s.bytes_out, s.waits,
+  s.last, s.last_at, s.bytes_in, s.acked, s.tombs, s.bytes_out, s.acked_at, s.waits, s.born, s.epoch,
     s.session, s.token, s.owner = string.match(text,
-    '^1 (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%S+)$')
+    '^2 (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%S+)$')
   if not s.owner then error('the state of a client is not readable') end
   return s
 end
@@ -25,8 +27,8 @@ end
 local function whole(number) return string.format('%.0f', number) end
 
 local function save_state(key, s)
-  redis.call('SET', key, table.concat({ '1', s.born, s.epoch, s.last, s.last_at, s.acked, s.acked_at, s.tombs,
-    s.bytes_in, s.bytes_out, s.waits, s.session, s.token, s.owner }, ' '))
+  redis.call('SET', key, table.concat({ '2', s.last, s.last_at, s.bytes_in, s.acked, s.tombs, s.bytes_out,
+    s.acked_at, s.waits, s.born, s.epoch, s.session, s.token, s.owner }, ' '))
 end
 
 -- A message is only a hint: that it cannot be sent must not stop a script half-way.
