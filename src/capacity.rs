@@ -45,16 +45,25 @@ fn share((total, bound): (usize, &'static str), clients: Option<usize>, http: Op
     Capacity { clients: clients_most, http: http_most, bound }
 }
 
-fn measure() -> (usize, &'static str) {
+/// Raises the soft descriptor limit to the hard one, which needs no privilege, and returns what holds then.
+pub(crate) fn raise_descriptor_limit() -> usize {
     let mut descriptors = getrlimit(Resource::Nofile);
     descriptors.current = descriptors.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, descriptors) {
         log::warn!("the descriptor limit stays as it is: {error}");
     }
-    let limit = |resource| getrlimit(resource).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    limit(Resource::Nofile)
+}
+
+fn limit(resource: Resource) -> usize {
+    getrlimit(resource).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX))
+}
+
+fn measure() -> (usize, &'static str) {
+    let descriptors = raise_descriptor_limit();
     let mappings = number("/proc/sys/vm/max_map_count").saturating_sub(OTHER_MAPPINGS) / MAPPINGS_PER_THREAD;
     let bounds = [
-        (limit(Resource::Nofile).saturating_sub(OTHER_DESCRIPTORS), "RLIMIT_NOFILE"),
+        (descriptors.saturating_sub(OTHER_DESCRIPTORS), "RLIMIT_NOFILE"),
         (limit(Resource::Nproc).saturating_sub(OTHER_THREADS), "RLIMIT_NPROC"),
         (mappings, "vm.max_map_count / 4"),
         (number("/proc/sys/kernel/threads-max") / 2, "kernel.threads-max / 2"),

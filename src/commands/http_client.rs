@@ -28,10 +28,19 @@ pub(super) fn escaped(text: &str) -> String {
 
 /// A node's HTTP side, and the key to show there.
 pub(super) struct HttpClient<'a> {
-    host: String,
-    address: String,
-    base: String,
+    target: Target,
     key: Option<&'a Secret>,
+}
+
+/// Where requests go: a URL, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    /// As it stands in the `Host` field.
+    pub(super) host: String,
+    /// `host:port`, to connect to.
+    pub(super) address: String,
+    /// What stands before every path, without a slash at its end.
+    pub(super) base: String,
 }
 
 /// What came back.
@@ -40,14 +49,14 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
-impl<'a> HttpClient<'a> {
-    /// Reads the address, `http://host[:port][/base]`. Opens nothing yet.
+impl Target {
+    /// Reads the address that `flag` was given: `http://host[:port][/base]`. Opens nothing yet.
     ///
     /// # Errors
     ///
-    /// [`Failure::Usage`]: it is something else, or the key cannot stand in a header.
-    pub(super) fn new(url: &str, key: Option<&'a Secret>) -> Result<HttpClient<'a>, Failure> {
-        let refuse = |why: &str| Err(Failure::Usage(format!("--server: {why}; give it as http://127.0.0.1:8080")));
+    /// [`Failure::Usage`]: it is something else.
+    pub(super) fn parse(flag: &str, url: &str) -> Result<Target, Failure> {
+        let refuse = |why: &str| Err(Failure::Usage(format!("{flag}: {why}; give it as http://127.0.0.1:8080")));
         let Some((scheme, rest)) = url.split_once("://") else {
             return refuse("the URL does not begin with http://");
         };
@@ -71,11 +80,33 @@ impl<'a> HttpClient<'a> {
         let Some(address) = with_port(host) else {
             return refuse("the URL's port cannot be read");
         };
-        if key.is_some_and(|key| !is_header_value(key.expose())) {
-            let line = "--api-key: a key holds visible ASCII characters only; check that it is the key alone";
-            return Err(Failure::Usage(line.to_owned()));
-        }
-        Ok(HttpClient { host: host.to_owned(), address, base: base.trim_end_matches('/').to_owned(), key })
+        Ok(Target { host: host.to_owned(), address, base: base.trim_end_matches('/').to_owned() })
+    }
+}
+
+/// Refuses a key that cannot stand in a header.
+///
+/// # Errors
+///
+/// [`Failure::Usage`]; the key is not shown.
+pub(super) fn check_key(key: Option<&Secret>) -> Result<(), Failure> {
+    if key.is_some_and(|key| !is_header_value(key.expose())) {
+        let line = "--api-key: a key holds visible ASCII characters only; check that it is the key alone";
+        return Err(Failure::Usage(line.to_owned()));
+    }
+    Ok(())
+}
+
+impl<'a> HttpClient<'a> {
+    /// Reads the address, `http://host[:port][/base]`. Opens nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Usage`]: it is something else, or the key cannot stand in a header.
+    pub(super) fn new(url: &str, key: Option<&'a Secret>) -> Result<HttpClient<'a>, Failure> {
+        let target = Target::parse("--server", url)?;
+        check_key(key)?;
+        Ok(HttpClient { target, key })
     }
 
     /// Gets what is at `path`.
@@ -98,10 +129,10 @@ impl<'a> HttpClient<'a> {
 
     fn exchange(&self, method: &str, path: &str, body: Option<&[u8]>, wait: Duration) -> Result<Answer, Failure> {
         let failed = |tried: &str, error: io::Error| {
-            let (address, why) = (&self.address, plainly(&error));
+            let (address, why) = (&self.target.address, plainly(&error));
             Failure::Runtime(printable(&format!("{tried} {address}: {why}")))
         };
-        let stream = connect(&self.address).map_err(|error| failed("cannot connect to", error))?;
+        let stream = connect(&self.target.address).map_err(|error| failed("cannot connect to", error))?;
         let deadline = Instant::now() + ANSWER_TIME + wait;
         let mut wire = BufReader::new(Timed { stream, deadline });
         let request = self.request(method, path, body);
@@ -117,7 +148,7 @@ impl<'a> HttpClient<'a> {
     fn request(&self, method: &str, path: &str, body: Option<&[u8]>) -> Vec<u8> {
         let mut head = format!(
             "{method} {}{path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: payrelay\r\nAccept: application/json\r\nConnection: close\r\n",
-            self.base, self.host
+            self.target.base, self.target.host
         );
         if let Some(key) = self.key {
             head += &format!("Authorization: Bearer {}\r\n", key.expose());
@@ -356,7 +387,7 @@ mod tests {
             ("http://[::1]:8080/x", "[::1]:8080", "/x"),
         ] {
             let client = client(url).unwrap_or_else(|error| panic!("{url}: {error}"));
-            assert_eq!((&*client.address, &*client.base), (address, base));
+            assert_eq!((&*client.target.address, &*client.target.base), (address, base));
         }
         for (url, says) in [
             ("127.0.0.1:8080", "http://127.0.0.1:8080"),
