@@ -30,6 +30,12 @@ pub use self::redis_url::RedisUrl;
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 const MAX_DEDUP_WINDOW_SECS: u64 = 365 * 24 * 3600;
 const MAX_NODE_NAME_BYTES: usize = 128;
+/// What a node takes as one batch.
+const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// What stands around the message in a line of a batch, with the longest client id.
+const MAX_BENCH_ENVELOPE_BYTES: usize = 160;
+/// Longer ones leave no room in a client id for the number.
+const MAX_PREFIX_BYTES: usize = 120;
 
 /// What the user asked for.
 #[derive(Clone, Debug, Subcommand)]
@@ -44,6 +50,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Print a client's TCP token
     Token(TokenArgs),
+    /// Put a node under load and check that every payment arrives once, in order and unchanged
+    Bench(BenchArgs),
 }
 
 /// The settings of `payrelay serve`.
@@ -227,6 +235,66 @@ pub struct TokenArgs {
     pub client_secret_file: PathBuf,
 }
 
+/// What `payrelay bench` takes.
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// Nodes' HTTP addresses, separated by commas; senders are spread over them
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_delimiter = ',')]
+    pub http: Vec<String>,
+
+    /// Nodes' TCP addresses, separated by commas; clients are spread over them
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7070", value_delimiter = ',', value_parser = host_and_port)]
+    pub tcp: Vec<String>,
+
+    /// Connected clients (1 to 100000)
+    #[arg(long, value_name = "CLIENTS", default_value = "100", value_parser = count_in(1, 100_000))]
+    pub clients: usize,
+
+    /// Connections that post, at most one for each client (1 to 1024)
+    #[arg(long, value_name = "CONNECTIONS", default_value = "16", value_parser = count_in(1, 1024))]
+    pub senders: usize,
+
+    /// How long to send (1 to 3600)
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds_in(1, 3600))]
+    pub seconds: Duration,
+
+    /// Payments a second, at fixed times whether or not the server keeps up; 0: each sender posts as soon as it has its answer
+    #[arg(long, value_name = "PAYMENTS", default_value = "0", value_parser = count_in(0, 1_000_000))]
+    pub rate: usize,
+
+    /// Payments in one request; above 1 they go as a batch (1 to 10000)
+    #[arg(long, value_name = "PAYMENTS", default_value = "1", value_parser = count_in(1, 10_000))]
+    pub batch: usize,
+
+    /// Requests that a sender may have unanswered at once (1 to 1024)
+    #[arg(long, value_name = "REQUESTS", default_value = "1", value_parser = count_in(1, 1024))]
+    pub pipeline: usize,
+
+    /// Size of each message (64 to 1048576)
+    #[arg(long, value_name = "BYTES", default_value = "256", value_parser = count_in(64, 1024 * 1024))]
+    pub size: usize,
+
+    /// What the client ids begin with [default: a random one for each run]
+    #[arg(long, value_name = "PREFIX", value_parser = client_id_prefix)]
+    pub prefix: Option<String>,
+
+    /// The API key
+    #[arg(long, env = "PAYRELAY_API_KEY", value_name = "KEY", hide_env_values = true)]
+    pub api_key: Option<Secret>,
+
+    /// The file that `payrelay serve` is given, to make the clients' tokens
+    #[arg(long, env = "PAYRELAY_CLIENT_SECRET_FILE", value_name = "FILE")]
+    pub client_secret_file: Option<PathBuf>,
+
+    /// Acknowledge nothing: for servers without acks; a payrelay node stops at the window's edge
+    #[arg(long)]
+    pub no_ack: bool,
+
+    /// Print the report as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Wrong usage: one line that says what is wrong and how to mend it. Exit status 2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError(String);
@@ -266,6 +334,24 @@ impl From<String> for Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
+    }
+}
+
+impl BenchArgs {
+    /// Checks what only several flags together show. [`parse`] has called it already.
+    ///
+    /// # Errors
+    ///
+    /// A request would be larger than a node takes.
+    pub fn check(&self) -> Result<(), UsageError> {
+        if self.batch * (self.size + MAX_BENCH_ENVELOPE_BYTES) <= MAX_BATCH_BYTES {
+            return Ok(());
+        }
+        let most = MAX_BATCH_BYTES / (self.size + MAX_BENCH_ENVELOPE_BYTES);
+        Err(UsageError(format!(
+            "--batch {} with --size {} is more than the 8 MiB that a node takes at once; give at most --batch {most}",
+            self.batch, self.size
+        )))
     }
 }
 
@@ -388,8 +474,10 @@ fn parse_from(argv: Vec<OsString>) -> Result<Command, Unusable> {
     };
     let matches = shape.try_get_matches_from(argv).map_err(&refuse)?;
     let command = CommandLine::from_arg_matches(&matches).map_err(&refuse)?.command;
-    if let Command::Serve(args) = &command {
-        args.check().map_err(Unusable::Wrong)?;
+    match &command {
+        Command::Serve(args) => args.check().map_err(Unusable::Wrong)?,
+        Command::Bench(args) => args.check().map_err(Unusable::Wrong)?,
+        _ => {}
     }
     Ok(command)
 }
@@ -435,6 +523,16 @@ fn host_and_port(text: &str) -> Result<String, UsageError> {
 
 fn client_id(text: &str) -> Result<ClientId, UsageError> {
     ClientId::parse(text).map_err(|error| UsageError(format!("`{}` is {error}", shown(text))))
+}
+
+fn client_id_prefix(text: &str) -> Result<String, UsageError> {
+    if text.len() <= MAX_PREFIX_BYTES && ClientId::parse(&format!("{text}0")).is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err(UsageError(format!(
+        "`{}` cannot begin a client id; give at most {MAX_PREFIX_BYTES} characters of A-Z a-z 0-9 . _ : @ -",
+        shown(text)
+    )))
 }
 
 fn node_name(text: &str) -> Result<String, UsageError> {
@@ -524,6 +622,17 @@ mod tests {
     }
 
     #[test]
+    fn bench_without_flags_has_the_promised_defaults() {
+        let Ok(Command::Bench(args)) = parsed("bench") else { panic!("`bench` was refused") };
+        assert_eq!(args.http, ["http://127.0.0.1:8080"]);
+        assert_eq!(args.tcp, ["127.0.0.1:7070"]);
+        assert_eq!((args.clients, args.senders, args.seconds), (100, 16, Duration::from_secs(10)));
+        assert_eq!((args.rate, args.batch, args.pipeline, args.size), (0, 1, 1, 256));
+        assert!(args.prefix.is_none() && !args.no_ack && !args.json);
+        assert!(parsed("bench --batch 10000").is_ok(), "the most lines of the usual size are one batch");
+    }
+
+    #[test]
     fn tcp_may_be_given_several_times() {
         assert_eq!(serve("--tcp 127.0.0.1:1 --tcp [::1]:2").tcp.len(), 2);
         assert_eq!(serve("--tcp 127.0.0.1:1,127.0.0.1:2").tcp.len(), 2);
@@ -556,6 +665,16 @@ mod tests {
             ("listen --client a/b", "`a/b` is not a client id: 1 to 128"),
             ("listen --client 01 --server 7070", "HOST:PORT"),
             ("token 01", "--client-secret-file <FILE> is missing"),
+            ("bench --tcp 127.0.0.1", "HOST:PORT"),
+            ("bench --clients 0", "from 1 to 100000"),
+            ("bench --senders 1025", "from 1 to 1024"),
+            ("bench --seconds 3601", "from 1 to 3600"),
+            ("bench --rate 1000001", "from 0 to 1000000"),
+            ("bench --batch 10001", "from 1 to 10000"),
+            ("bench --batch 128 --size 100000", "at most --batch 83"),
+            ("bench --pipeline 0", "from 1 to 1024"),
+            ("bench --size 63", "from 64 to 1048576"),
+            ("bench --prefix a/b", "`a/b` cannot begin a client id"),
         ] {
             let error = refused(line);
             assert!(error.contains(says), "`{line}`: {error}");

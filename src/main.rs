@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use payrelay::args::{self, Command};
-use payrelay::commands::{self, Failure, listen, send, status, token};
+use payrelay::commands::{self, Failure, bench, listen, send, status, token};
 use payrelay::node::{self, StartError};
 
 fn main() -> ExitCode {
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Send(args) => send::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Token(args) => token::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

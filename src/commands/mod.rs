@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::args::UsageError;
 
+pub mod bench;
 mod http_client;
 mod line_client;
 pub mod listen;
