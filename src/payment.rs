@@ -210,8 +210,9 @@ impl Content {
         check_shape(msg.get())?;
         let mut tail = Vec::with_capacity(msg.get().len() + 6);
         tail.extend_from_slice(b"\"msg\":");
+        tail.extend_from_slice(msg.get().as_bytes());
         // A string holds no raw line break (RFC 8259, 7), so any that is here stands between tokens.
-        tail.extend(msg.get().bytes().map(|b| if b == b'\n' || b == b'\r' { b' ' } else { b }));
+        tail.iter_mut().filter(|b| matches!(b, b'\n' | b'\r')).for_each(|b| *b = b' ');
         Ok(Content(tail))
     }
 
@@ -291,16 +292,13 @@ pub struct Parcel {
 
 impl Parcel {
     fn new(channel: &Channel, payment_id: Option<&PaymentId>, content: &Content) -> Parcel {
-        let mut head = format!("\"channel\":\"{}\"", channel.0);
-        if let Some(id) = payment_id {
-            head.push_str(",\"payment_id\":\"");
-            head.push_str(id.as_str());
-            head.push('"');
-        }
-        let mut text = Vec::with_capacity(head.len() + content.0.len() + 4);
-        text.extend_from_slice(head.len().to_string().as_bytes());
+        let id = payment_id.map(|id| ["\",\"payment_id\":\"", id.as_str()]).unwrap_or_default();
+        let head = ["\"channel\":\"", &channel.0, id[0], id[1], "\""];
+        let length: usize = head.iter().map(|part| part.len()).sum();
+        let mut text = Vec::with_capacity(length + content.0.len() + 4);
+        push_number(&mut text, length as u64);
         text.push(b' ');
-        text.extend_from_slice(head.as_bytes());
+        head.iter().for_each(|part| text.extend_from_slice(part.as_bytes()));
         text.extend_from_slice(&content.0);
         Parcel { text }
     }
@@ -378,9 +376,20 @@ impl Entry {
     }
 }
 
-fn push_number(out: &mut Vec<u8>, number: u64) {
-    use std::io::Write;
-    write!(out, "{number}").expect("memory takes it");
+/// Appends a number in decimal digits. Half a dozen are written for each payment, and `write!` takes several times as
+/// long.
+pub(crate) fn push_number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut from = digits.len();
+    loop {
+        from -= 1;
+        // The remainder is below ten.
+        digits[from] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return out.extend_from_slice(&digits[from..]);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -428,6 +437,15 @@ mod tests {
         assert_eq!(Content::json_text(&[b'1'; 257]), Err(InvalidMessage::NumberTooLong));
         let brackets_in_text = format!("\"\\\"{}\"", "[1".repeat(300));
         assert!(Content::json_text(brackets_in_text.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn numbers_are_written_whole() {
+        for number in [0, 9, 10, 1_732_330_000_123, u64::MAX] {
+            let mut out = b"x".to_vec();
+            push_number(&mut out, number);
+            assert_eq!(String::from_utf8(out), Ok(format!("x{number}")));
+        }
     }
 
     #[test]

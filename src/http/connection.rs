@@ -8,15 +8,16 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use tiny_http::{HTTPVersion, Header, Method};
+use tiny_http::Method;
 
 use super::door::Lobby;
 use super::request::Version;
 use super::{Head, Response};
 use crate::drainer::{Drained, Owing};
+use crate::payment::push_number;
 use crate::socket::send_now;
 
 /// One connection: the socket, and what its reader and those who answer must agree on.
@@ -249,45 +250,41 @@ pub(super) fn last_words(response: Response) -> Vec<u8> {
     print(response, Terms::last(), true)
 }
 
-/// The bytes of an answer. tiny_http prints it, except for what it keeps to itself.
+/// The bytes of an answer.
 fn print(response: Response, terms: Terms, close: bool) -> Vec<u8> {
+    let (status, length) = (response.status_code(), response.data_length().unwrap_or(0));
+    let mut bytes = Vec::with_capacity(256 + length);
     let version = match terms.version {
-        Version::Http10 => HTTPVersion(1, 0),
-        Version::Http11 => HTTPVersion(1, 1),
+        Version::Http10 => "HTTP/1.0 ",
+        Version::Http11 => "HTTP/1.1 ",
     };
-    let is_empty = response.status_code() == 204;
-    let server = Header::from_bytes("Server", "payrelay").expect("our own fields are ASCII");
-    let mut bytes = Vec::with_capacity(256 + response.data_length().unwrap_or(0));
-    response
-        .with_header(server)
-        .with_chunked_threshold(usize::MAX)
-        .raw_print(&mut bytes, version, &[], terms.head_only, None)
-        .expect("a Vec takes everything");
-    if is_empty {
-        drop_length(&mut bytes);
-    }
+    push(&mut bytes, &[version]);
+    push_number(&mut bytes, status.0.into());
+    push(&mut bytes, &[" ", status.default_reason_phrase(), "\r\n"]);
     match (close, terms.version) {
-        (true, _) => add_field(&mut bytes, b"Connection: close\r\n"),
-        (false, Version::Http10) => add_field(&mut bytes, b"Connection: keep-alive\r\n"),
+        (true, _) => push(&mut bytes, &["Connection: close\r\n"]),
+        (false, Version::Http10) => push(&mut bytes, &["Connection: keep-alive\r\n"]),
         (false, Version::Http11) => {}
+    }
+    push(&mut bytes, &["Server: payrelay\r\nDate: ", &httpdate::fmt_http_date(SystemTime::now()), "\r\n"]);
+    for field in response.headers() {
+        push(&mut bytes, &[field.field.as_str().as_str(), ": ", field.value.as_str(), "\r\n"]);
+    }
+    // A 204 must not say a length (RFC 9110, section 8.6).
+    if status != 204 {
+        push(&mut bytes, &["Content-Length: "]);
+        push_number(&mut bytes, length as u64);
+        push(&mut bytes, &["\r\n"]);
+    }
+    push(&mut bytes, &["\r\n"]);
+    if !terms.head_only {
+        bytes.extend_from_slice(response.into_reader().get_ref());
     }
     bytes
 }
 
-/// A 204 must not say a length, RFC 9110, section 8.6; tiny_http says one in its last field.
-fn drop_length(bytes: &mut Vec<u8>) {
-    if let Some(head) = bytes.strip_suffix(b"Content-Length: 0\r\n\r\n") {
-        let length = head.len();
-        bytes.truncate(length);
-        bytes.extend_from_slice(b"\r\n");
-    }
-}
-
-/// Puts a field right behind the status line: tiny_http drops a `Connection` of ours.
-fn add_field(bytes: &mut Vec<u8>, field: &[u8]) {
-    let line = bytes.iter().position(|&byte| byte == b'\n');
-    let at = line.map_or(0, |end| end + 1);
-    bytes.splice(at..at, field.iter().copied());
+fn push(bytes: &mut Vec<u8>, parts: &[&str]) {
+    parts.iter().for_each(|part| bytes.extend_from_slice(part.as_bytes()));
 }
 
 #[cfg(test)]

@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn json_types_are_told_from_others() {
-        assert!(is_json_type("application/json") && is_json_type("application/vnd.x+json"));
-        assert!(!is_json_type("text/json") && !is_json_type("application/x-ndjson"));
+        assert!(is_json_type("Application/JSON") && is_json_type("application/vnd.x+Json"));
+        assert!(!is_json_type("text/json") && !is_json_type("application/x-ndjson") && !is_json_type("json"));
     }
 }
