@@ -2,7 +2,9 @@
 //!
 //! All of a client's pass through one queue, in order. What the store refuses for a while (it is
 //! away, busy, full) is kept, with what is behind it, and tried again: a node that dies with it
-//! costs repeats, never a payment. A connection stands here with one acknowledgement at most, the
+//! costs repeats, never a payment. Acknowledgements gather for a moment, unless a sender waits for
+//! one: several payments of a client then cost one note, and many clients' notes one round trip.
+//! That, too, can only cost repeats. A connection stands here with one acknowledgement at most, the
 //! newest, and once it has ended only as a few words without its socket, so that an outage of the
 //! store costs neither descriptors nor other clients' hellos.
 
@@ -13,7 +15,8 @@ use crate::inbox::{Booked, Error, Inbox, MAX_PER_CALL, Note};
 use crate::metrics::Metrics;
 use crate::payment::{ClientId, Mark};
 use crate::receipts::Receipts;
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +25,10 @@ use std::time::{Duration, Instant};
 pub(crate) const CLAIM_LIMIT: Duration = Duration::from_secs(3);
 /// How long nothing is tried after the store refused.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long acknowledgements gather: so much work comes again if the node dies with them.
+const GATHER: Duration = Duration::from_millis(50);
+/// What is due within this is stored along with what is due now.
+const GRAIN: Duration = Duration::from_millis(2);
 /// From so many kept items on, releases go: a client that is not released is only said to be
 /// online until it comes back, or its node ends.
 const MAX_KEPT: usize = 100_000;
@@ -32,6 +39,8 @@ pub(crate) enum Item {
     Claim(Arc<Connection>, Instant),
     /// It acknowledged something: `take_ack` says what.
     Ack(Arc<Connection>),
+    /// An acknowledgement gathers, the first for a while: its time is to be kept.
+    Gathering,
     /// It ended, and this is the acknowledgement that was not stored by then.
     LastAck(Ended, Mark),
     /// It ended.
@@ -40,8 +49,64 @@ pub(crate) enum Item {
     Stop(Instant),
 }
 
+/// The bookkeeper's entrance.
+pub(crate) struct Book {
+    queue: Sender<Item>,
+    /// Who has acknowledged something, and when that is to be stored. All gather equally long, so they are due in
+    /// the order in which they came; nobody is woken for one.
+    gathering: Mutex<VecDeque<(Instant, Arc<Connection>)>>,
+}
+
+impl Book {
+    /// The entrance, with room for so many items, and what the thread takes from.
+    pub(crate) fn new(places: usize) -> (Arc<Book>, Receiver<Item>) {
+        let (queue, items) = bounded(places);
+        (Arc::new(Book { queue, gathering: Mutex::default() }), items)
+    }
+
+    /// Has something stored; waits until there is a place. False: the bookkeeper has ended.
+    pub(crate) fn put(&self, item: Item) -> bool {
+        self.queue.send(item).is_ok()
+    }
+
+    /// The same at once or not at all.
+    pub(crate) fn try_put(&self, item: Item) -> bool {
+        self.queue.try_send(item).is_ok()
+    }
+
+    /// Has an acknowledgement stored in a moment, together with what comes until then.
+    pub(crate) fn gather(&self, connection: Arc<Connection>) {
+        let mut gathering = self.gathering.lock();
+        gathering.push_back((Instant::now() + GATHER, connection));
+        let is_first = gathering.len() == 1;
+        drop(gathering);
+        if is_first {
+            // Where the queue is full, the bookkeeper is awake, and looks here after it.
+            self.try_put(Item::Gathering);
+        }
+    }
+
+    /// Ends the thread once everything is stored, or when the time is over.
+    pub(crate) fn stop(&self, share: Duration) {
+        let _ = self.queue.send_timeout(Item::Stop(Instant::now() + share), share);
+    }
+
+    /// When the first of what gathers is due.
+    fn due(&self) -> Option<Instant> {
+        self.gathering.lock().front().map(|(due, _)| *due)
+    }
+
+    /// What was due before this.
+    fn take_due(&self, before: Instant) -> Vec<Item> {
+        let mut gathering = self.gathering.lock();
+        let count = gathering.iter().take_while(|(due, _)| *due <= before).count();
+        gathering.drain(..count).map(|(_, connection)| Item::Ack(connection)).collect()
+    }
+}
+
 /// What the thread uses.
 pub(crate) struct Bookkeeper {
+    pub(crate) book: Arc<Book>,
     pub(crate) queue: Receiver<Item>,
     pub(crate) inbox: Arc<dyn Inbox>,
     pub(crate) receipts: Arc<Receipts>,
@@ -71,6 +136,7 @@ pub(crate) fn run(bookkeeper: &Bookkeeper) {
             }
         }
         let now = Instant::now();
+        kept.extend(bookkeeper.book.take_due(if stop.is_some() { now + GATHER } else { now + GRAIN }));
         let (due, rest): (Vec<_>, Vec<_>) = later.into_iter().partition(|(at, _)| *at <= now);
         later = rest;
         kept.extend(due.into_iter().map(|(_, item)| item));
@@ -95,7 +161,7 @@ pub(crate) fn run(bookkeeper: &Bookkeeper) {
 
 /// Waits for something to do. Says whether that is to stop.
 fn wait(bookkeeper: &Bookkeeper, kept: &mut VecDeque<Item>, later: &[(Instant, Item)]) -> Option<Instant> {
-    let item = match later.iter().map(|(at, _)| *at).min() {
+    let item = match later.iter().map(|(at, _)| *at).chain(bookkeeper.book.due()).min() {
         None => bookkeeper.queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
         Some(at) => bookkeeper.queue.recv_deadline(at),
     };
@@ -121,7 +187,7 @@ fn still_makes_sense(item: &Item) -> bool {
         Item::Ack(connection) => connection.has_ack(),
         Item::LastAck(..) => true,
         Item::Release(ended) => ended.is_needed(),
-        Item::Stop(_) => false,
+        Item::Gathering | Item::Stop(_) => false,
     }
 }
 
@@ -198,7 +264,7 @@ fn entry(item: Item) -> Option<Entry> {
         }
         Item::LastAck(ended, mark) => ack(&ended.client, ended.session.clone(), *mark),
         Item::Release(ended) => Note::Release { client: ended.client.clone(), session: ended.session.clone() },
-        Item::Stop(_) => return None,
+        Item::Gathering | Item::Stop(_) => return None,
     };
     Some(Entry { item, note })
 }
@@ -220,7 +286,7 @@ fn give_up(item: &Item, error: &Error) {
             connection.client()
         }
         Item::LastAck(ended, _) | Item::Release(ended) => &ended.client,
-        Item::Stop(_) => return,
+        Item::Gathering | Item::Stop(_) => return,
     };
     log::error!("{client}: {error}; this client is not served");
 }

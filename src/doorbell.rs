@@ -31,19 +31,22 @@ pub(crate) struct Bell {
     pub(crate) client: ClientId,
     /// When the payment before it was accepted: only after exactly that one it may be sent.
     pub(crate) previous_at: u64,
+    /// A sender waits for its acknowledgement.
+    pub(crate) awaited: bool,
     /// The payment.
     pub(crate) entry: Entry,
 }
 
 impl Bell {
-    /// Reads `client previous_at entry`; `None` if it is none.
+    /// Reads `client previous_at awaited entry`, awaited being 0 or 1; `None` if it is none.
     #[must_use]
     pub(crate) fn parse(text: &[u8]) -> Option<Bell> {
-        let mut words = text.splitn(3, |&b| b == b' ');
+        let mut words = text.splitn(4, |&b| b == b' ');
         let client = ClientId::parse(word(words.next()?)?).ok()?;
         let previous_at = number(words.next()?)?;
+        let awaited = words.next()? == b"1";
         let entry = parse_entry(words.next()?)?.entry;
-        Some(Bell { client, previous_at, entry })
+        Some(Bell { client, previous_at, awaited, entry })
     }
 
     /// The place of the payment before.
@@ -154,10 +157,11 @@ mod tests {
 
     #[test]
     fn a_bell_is_read_as_the_script_writes_it() {
-        let text = b"till-7 1732330000000 42 1732330000123 0 900 20 \"channel\":\"payments\"\"msg\":\"a b\"";
+        let text = b"till-7 1732330000000 1 42 1732330000123 0 900 20 \"channel\":\"payments\"\"msg\":\"a b\"";
         let bell = Bell::parse(text).expect("a bell");
         assert_eq!((bell.client.as_str(), bell.previous_at), ("till-7", 1_732_330_000_000));
         assert_eq!(bell.previous().seq, Seq(41));
+        assert!(bell.awaited);
         let mut frame = Vec::new();
         bell.entry.write_frame(&mut frame);
         let expected = br#"{"type":"payment","seq":42,"channel":"payments","accepted_at":1732330000123,"msg":"a b"}"#;
@@ -167,7 +171,7 @@ mod tests {
     #[test]
     fn what_is_no_bell_is_none() {
         for text in
-            [&b""[..], b"till-7", b"till-7 1", b"till-7 1 2 3", b"till-7 1 2 3 0 4 99 short", b"{} 1 2 3 0 4 0 x"]
+            [&b""[..], b"till-7", b"till-7 1", b"till-7 1 0 2 3", b"till-7 1 0 2 3 0 4 99 short", b"{} 1 0 2 3 0 4 0 x"]
         {
             assert_eq!(Bell::parse(text), None);
         }

@@ -4,7 +4,7 @@
 
 use crate::args::{HttpServer, ServeArgs, default_node_name};
 use crate::auth::{ApiKeys, ClientSecrets};
-use crate::bookkeeper::{self, Bookkeeper, Item};
+use crate::bookkeeper::{self, Book, Bookkeeper, Item};
 use crate::bus::Bus;
 use crate::capacity::{self, Capacity};
 use crate::client::close_reason::CloseReason;
@@ -135,7 +135,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     drainer: Arc<Drainer>,
     catch_up: Queue<Option<Arc<Connection>>>,
-    book: Queue<Item>,
+    book: (Arc<Book>, Receiver<Item>),
     stop: Queue<()>,
 }
 
@@ -158,7 +158,7 @@ impl Parts {
             drainer: Arc::new(drainer),
             // A client stands in each of these at most once or twice, so nobody waits to enter.
             catch_up: bounded(2 * max_clients + 64),
-            book: bounded(4 * max_clients + 64),
+            book: Book::new(4 * max_clients + 64),
             stop: bounded(1),
         })
     }
@@ -168,7 +168,8 @@ impl Parts {
             node: self.name.clone(),
             heartbeat_secs: args.heartbeat.as_secs().max(1),
             catch_up: self.catch_up.0.clone(),
-            book: self.book.0.clone(),
+            book: Arc::clone(&self.book.0),
+            receipts: Arc::clone(&self.receipts),
             drainer: Arc::clone(&self.drainer),
             metrics: Arc::clone(&self.metrics),
         };
@@ -208,6 +209,7 @@ impl Parts {
             threads.start("catch-up", move || catch_up::run(&queue, &again, &*inbox))?;
         }
         let bookkeeper = Bookkeeper {
+            book: Arc::clone(&self.book.0),
             queue: self.book.1.clone(),
             inbox: Arc::clone(&self.inbox),
             receipts: Arc::clone(&self.receipts),
@@ -302,7 +304,7 @@ impl Node {
         self.parts.clients.wait_until_empty(goodbye);
         connections.iter().for_each(|connection| connection.close(CloseReason::Left));
         self.parts.clients.wait_until_empty(Instant::now() + GOODBYE_SHARE);
-        let _ = self.parts.book.0.send_timeout(Item::Stop(Instant::now() + BOOK_SHARE), BOOK_SHARE);
+        self.parts.book.0.stop(BOOK_SHARE);
         self.join(&["bookkeeper"], BOOK_SHARE);
         self.parts.inbox.close();
         self.join(&["committer"], BOOK_SHARE);

@@ -95,6 +95,11 @@ impl Receipts {
         self.changed.notify_one();
     }
 
+    /// Whether a sender of this node waits for one of a client's payments.
+    pub(crate) fn is_awaited(&self, client: &ClientId) -> bool {
+        self.count.load(Ordering::Acquire) > 0 && self.waits.lock().by_client.contains_key(client)
+    }
+
     /// Everything of a client up to `acked` is acknowledged.
     pub(crate) fn acknowledged(&self, client: &ClientId, acked: Seq) {
         // Nobody waits, nearly always. One that parks just now asks the inbox after it.

@@ -35,7 +35,8 @@ fn forged(client: &str, previous_at: u64, seq: u64, accepted_at: u64) -> Vec<u8>
 
 fn forged_with(client: &str, previous_at: u64, seq: u64, accepted_at: u64, msg: &str) -> Vec<u8> {
     let head = "\"channel\":\"payments\"";
-    format!("doorbell {client} {previous_at} {seq} {accepted_at} 0 99 {} {head}\"msg\":{msg}", head.len()).into_bytes()
+    format!("doorbell {client} {previous_at} 0 {seq} {accepted_at} 0 99 {} {head}\"msg\":{msg}", head.len())
+        .into_bytes()
 }
 
 /// Posts so many payments at the other node, which rings n1; they arrive in order, as they are. Their `accepted_at`.
@@ -77,16 +78,16 @@ fn garbage_harms_nobody() {
         "doorbell",
         "doorbell ",
         "doorbell 01",
-        "doorbell 01 1 4 1 0 9",
-        "doorbell 01 1 4 1 0 9 ",
-        "doorbell 01 1 4 1 0 9 99 short",
-        "doorbell 01 1 4 1 0 9 -1 x",
-        "doorbell 01 1 4 1 0 9 18446744073709551615 x",
-        "doorbell 01 1 4 1 0 9 18446744073709551616 x",
-        "doorbell 01 1 -4 1 0 9 1 x",
-        "doorbell 01 1 4.0 1 0 9 1 x",
-        "doorbell 01  1 4 1 0 9 1 x",
-        "doorbell ../.. 1 4 1 0 9 1 x",
+        "doorbell 01 1 0 4 1 0 9",
+        "doorbell 01 1 0 4 1 0 9 ",
+        "doorbell 01 1 0 4 1 0 9 99 short",
+        "doorbell 01 1 0 4 1 0 9 -1 x",
+        "doorbell 01 1 0 4 1 0 9 18446744073709551615 x",
+        "doorbell 01 1 0 4 1 0 9 18446744073709551616 x",
+        "doorbell 01 1 0 -4 1 0 9 1 x",
+        "doorbell 01 1 0 4.0 1 0 9 1 x",
+        "doorbell 01  1 0 4 1 0 9 1 x",
+        "doorbell ../.. 1 0 4 1 0 9 1 x",
         "doorbell {01} 1 4 1 0 9 1 x",
         "doorbell\n01 1 4 1 0 9 1 x",
         "takeover",
@@ -109,12 +110,12 @@ fn garbage_harms_nobody() {
     let mut payloads: Vec<Vec<u8>> = texts.iter().map(|text| text.as_bytes().to_vec()).collect();
     payloads.push(b"\xff\xfe\xfd".to_vec());
     payloads.push(b"doorbell \xff\xfe 1 4 1 0 9 1 x".to_vec());
-    payloads.push(b"doorbell 01 1 4 1 0 9 1 \xff\xff\xff".to_vec());
+    payloads.push(b"doorbell 01 1 0 4 1 0 9 1 \xff\xff\xff".to_vec());
     payloads.push(b"takeover \xff 1".to_vec());
     payloads.push(b"disconnect \xc3\x28".to_vec());
     payloads.push(vec![0; 1 << 20]);
     payloads.push(vec![b' '; 1 << 20]);
-    payloads.push([b"doorbell 01 1 4 1 0 9 1048576 ".to_vec(), vec![b'x'; 1 << 20]].concat());
+    payloads.push([b"doorbell 01 1 0 4 1 0 9 1048576 ".to_vec(), vec![b'x'; 1 << 20]].concat());
     publish(&nodes.redis, &payloads);
     expect_unharmed(&nodes, &mut client, 4);
 }

@@ -7,13 +7,14 @@
 
 use super::close_reason::CloseReason;
 use super::delivery::{Delivery, Next, Offer, Ring, Wanted};
-use crate::bookkeeper::Item;
+use crate::bookkeeper::{Book, Item};
 use crate::doorbell::Bell;
 use crate::drainer::{Drained, Drainer, Owing};
 use crate::frame::Welcome;
 use crate::inbox::{Claim, Claimed, Error, Session, Stored, Token};
 use crate::metrics::{Metrics, Way};
 use crate::payment::{ClientId, Entry, Mark, Seq};
+use crate::receipts::Receipts;
 use crate::socket::send_now;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
@@ -27,7 +28,8 @@ pub(crate) struct Shared {
     pub(crate) node: String,
     pub(crate) heartbeat_secs: u64,
     pub(crate) catch_up: Sender<Option<Arc<Connection>>>,
-    pub(crate) book: Sender<Item>,
+    pub(crate) book: Arc<Book>,
+    pub(crate) receipts: Arc<Receipts>,
     pub(crate) drainer: Arc<Drainer>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -81,8 +83,20 @@ struct Inner {
     acked: Seq,
     /// The newest acknowledgement that is not stored yet.
     to_book: Option<Mark>,
+    /// How far the bookkeeper knows of it.
+    booked: Booking,
+    /// The newest payment that was known to be waited for when its bell rang; 0 once it is acknowledged.
+    awaited: Seq,
+}
+
+/// What the bookkeeper has of a connection's acknowledgement.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Booking {
+    No,
+    /// It gathers: the bookkeeper will look in a moment.
+    Gathering,
     /// The bookkeeper's queue holds a note of it.
-    booked: bool,
+    Queued,
 }
 
 /// How much of something the socket took.
@@ -111,7 +125,8 @@ impl Connection {
             leaving: false,
             acked: Seq(0),
             to_book: None,
-            booked: false,
+            booked: Booking::No,
+            awaited: Seq(0),
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since_ms = u64::try_from(now.as_millis()).unwrap_or(0);
@@ -177,9 +192,9 @@ impl Connection {
         drop(inner);
         // Its own thread may wait here, until the bookkeeper has taken what came before.
         if let Some(mark) = last_ack {
-            let _ = self.shared.book.send(Item::LastAck(ended.clone(), mark));
+            self.shared.book.put(Item::LastAck(ended.clone(), mark));
         }
-        let _ = self.shared.book.send(Item::Release(ended));
+        self.shared.book.put(Item::Release(ended));
     }
 
     /// The claim is stored: says welcome and begins to deliver.
@@ -225,6 +240,9 @@ impl Connection {
         let mut inner = self.inner.lock();
         if inner.closed.is_some() {
             return false;
+        }
+        if bell.awaited {
+            inner.awaited = inner.awaited.max(bell.entry.mark.seq);
         }
         let mut bell = Some(bell);
         while let Some(rung) = bell.take() {
@@ -390,9 +408,19 @@ impl Connection {
     fn ack_locked(self: &Arc<Self>, inner: &mut Inner, seq: Seq) {
         let Some(acked) = inner.delivery.ack(seq) else { return };
         inner.to_book = Some(acked.mark);
-        if !inner.booked {
+        // A sender on another node is known by the bell, one on this node by its wait as well.
+        let hurries = inner.awaited > Seq(0) || self.shared.receipts.is_awaited(&self.client);
+        if acked.mark.seq >= inner.awaited {
+            inner.awaited = Seq(0);
+        }
+        if hurries && inner.booked != Booking::Queued {
             // Where the queue is full, the next ack tries again, or the end of the connection.
-            inner.booked = self.shared.book.try_send(Item::Ack(Arc::clone(self))).is_ok();
+            if self.shared.book.try_put(Item::Ack(Arc::clone(self))) {
+                inner.booked = Booking::Queued;
+            }
+        } else if inner.booked == Booking::No {
+            inner.booked = Booking::Gathering;
+            self.shared.book.gather(Arc::clone(self));
         }
         if acked.resume {
             self.go(Next::CatchUp);
@@ -402,7 +430,7 @@ impl Connection {
     /// What is to be stored: the newest acknowledgement, and of which session.
     pub(crate) fn take_ack(&self) -> Option<(Session, Mark)> {
         let mut inner = self.inner.lock();
-        inner.booked = false;
+        inner.booked = Booking::No;
         let mark = inner.to_book.take()?;
         Some((inner.session.clone()?, mark))
     }
@@ -416,7 +444,7 @@ impl Connection {
     pub(crate) fn keep_ack(&self, mark: Mark) {
         let mut inner = self.inner.lock();
         inner.to_book.get_or_insert(mark);
-        inner.booked = true;
+        inner.booked = Booking::Queued;
     }
 
     /// Acknowledgements up to a seq are stored. Returns how many payments that newly are.

@@ -369,7 +369,7 @@ mod tests {
 
     fn bell(seq: u64) -> Bell {
         let client = ClientId::parse("01").expect("valid");
-        Bell { client, previous_at: mark(seq - 1).accepted_at, entry: entry(seq, 1) }
+        Bell { client, previous_at: mark(seq - 1).accepted_at, awaited: false, entry: entry(seq, 1) }
     }
 
     fn live(window: usize, at: u64) -> Delivery {

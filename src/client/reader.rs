@@ -53,7 +53,7 @@ pub(crate) fn run(reception: &Reception, stream: TcpStream, peer: SocketAddr) {
     }
     let connection = Arc::new(Connection::new(client, (stream, peer), window, auto_ack, Arc::clone(&reception.shared)));
     reception.clients.enter(&connection);
-    if reception.shared.book.send(Item::Claim(Arc::clone(&connection), Instant::now() + CLAIM_LIMIT)).is_ok() {
+    if reception.shared.book.put(Item::Claim(Arc::clone(&connection), Instant::now() + CLAIM_LIMIT)) {
         let reason = converse(reception, &connection, &mut lines);
         connection.close(reason);
         connection.hand_over();

@@ -13,6 +13,8 @@ pub(super) struct Pending {
     pub(super) payment: Payment,
     /// Of its content, if it has a payment id to compare it by.
     pub(super) fingerprint: Option<String>,
+    /// Its sender waits for the acknowledgement; on this node, so the bookkeeper is all that has to know.
+    pub(super) awaited: bool,
     pub(super) deadline: Instant,
     done: Done,
 }
@@ -20,10 +22,9 @@ pub(super) struct Pending {
 impl Pending {
     /// Takes a deposit over. Hashes it, so call it before the queue and not from within a round.
     pub(super) fn new(deposit: Deposit) -> Pending {
-        // Whoever waits for a receipt is on this node, and hears of it from the bookkeeper.
-        let Deposit { payment, receipt: _, deadline, done } = deposit;
+        let Deposit { payment, receipt, deadline, done } = deposit;
         let fingerprint = payment.payment_id.as_ref().map(|_| payment.parcel.fingerprint());
-        Pending { payment, fingerprint, deadline, done }
+        Pending { payment, fingerprint, awaited: receipt, deadline, done }
     }
 
     /// Tells what became of it.

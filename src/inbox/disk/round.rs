@@ -209,7 +209,8 @@ impl<'t> Round<'t> {
         }
         self.set_state(client, state);
         if online {
-            self.outcome.bells.push(Bell { client: client.clone(), previous_at, entry: stored.entry });
+            let (client, awaited) = (client.clone(), pending.awaited);
+            self.outcome.bells.push(Bell { client, previous_at, awaited, entry: stored.entry });
         }
         Ok(mark)
     }

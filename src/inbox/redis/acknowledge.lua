@@ -1,6 +1,6 @@
 -- Lets everything up to a payment leave the inbox, for the session that owns it.
 -- KEYS 1 state  2 inbox  3 beside
--- ARGV 1 token  2 session  3 epoch  4 seq  5 accepted_at  6 client  7 this node  8 channel prefix
+-- ARGV 1 token  2 session  3 epoch  4 seq  5 accepted_at  6 this node
 -- Says 'acknowledged acked', 'replaced' or 'rolled_back'.
 local text = redis.call('GET', KEYS[1])
 
@@ -49,8 +49,8 @@ save_state(KEYS[1], s)
 -- Whoever waits on another node hears from here; this node knows.
 for _, wait in ipairs(waiting) do
   for node in string.gmatch(wait[2], '%S+') do
-    if node ~= ARGV[7] then
-      publish(ARGV[8] .. node, 'receipt/' .. ARGV[6] .. '/' .. wait[1] .. ' ' .. s.acked)
+    if node ~= ARGV[6] then
+      publish(channel_prefix .. node, 'receipt/' .. string.match(KEYS[1], '{(.*)}') .. '/' .. wait[1] .. ' ' .. s.acked)
     end
   end
 end

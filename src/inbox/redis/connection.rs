@@ -6,6 +6,7 @@
 //! when it failed has an unknown outcome, and nothing here sends it again.
 
 use crate::inbox::{CALL_LIMIT, Error, Stored};
+use crate::payment::push_number;
 use parking_lot::{Condvar, Mutex};
 use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind, Value};
 use std::fmt;
@@ -153,7 +154,7 @@ impl Pipeline {
 
 fn push_length(out: &mut Vec<u8>, kind: u8, length: usize) {
     out.push(kind);
-    out.extend_from_slice(length.to_string().as_bytes());
+    push_number(out, length as u64);
     out.extend_from_slice(b"\r\n");
 }
 

@@ -28,8 +28,8 @@ pub(crate) use names::{all_channel, node_channel};
 
 use super::group::Group;
 use super::{
-    Accepted, Ask, Booked, Claim, Deposit, Durability, Error, Found, Health, Inbox, MAX_INBOX_BYTES, MAX_PER_CALL,
-    Note, Owner, Query, Reading, Record, Retired, Session, Status, Stored, Tended, Token, Which,
+    Accepted, Ask, Booked, Claim, Deposit, Durability, Error, Found, Health, Inbox, MAX_PER_CALL, Note, Owner, Query,
+    Reading, Record, Retired, Session, Status, Stored, Tended, Token, Which,
 };
 use crate::doorbell::{Bell, Hint, parse_entry};
 use crate::payment::{ClientId, Entry, Seq};
@@ -89,17 +89,17 @@ impl RedisInbox {
     /// `hint` hears of every payment that is, or may be, stored for a client of this node.
     pub(crate) fn new(target: &Target, options: Options, hint: Box<dyn Fn(Hint) + Send + Sync>) -> RedisInbox {
         let outage = Arc::new(Outage::default());
+        let names = Names::new(target.database());
+        let scripts = Scripts::new(options.inbox_limit, &names.node_prefix);
         let lines = |most| {
             let mut greeting = Pipeline::default();
-            Scripts::new().load(&mut greeting);
+            scripts.load(&mut greeting);
             Lines::new(target.clone(), greeting, most, Arc::clone(&outage))
         };
         let boot = Token::random().as_str()[..16].to_owned();
         let state = State { verdict: None, trouble: None };
         RedisInbox {
             me: format!("{}/{boot}", options.node),
-            names: Names::new(target.database()),
-            scripts: Scripts::new(),
             deposits: Group::new(),
             commits: lines(1),
             books: lines(1),
@@ -110,6 +110,8 @@ impl RedisInbox {
             hint,
             touched: Touched::default(),
             state: Mutex::new(state),
+            names,
+            scripts,
             options,
         }
     }
@@ -182,17 +184,8 @@ impl RedisInbox {
     fn push_accept(&self, pipeline: &mut Pipeline, deposit: &Deposit, now_ms: &str) {
         let payment = &deposit.payment;
         let keys = self.names.client(&payment.client);
-        let limit = self.options.inbox_limit.to_string();
         let waiter = if deposit.receipt { self.options.node.as_bytes() } else { b"" };
-        let most_bytes = MAX_INBOX_BYTES.to_string();
-        let mut args: Vec<&[u8]> = vec![now_ms.as_bytes(), payment.parcel.as_bytes(), limit.as_bytes()];
-        args.extend([
-            payment.client.as_str().as_bytes(),
-            self.me.as_bytes(),
-            self.names.node_prefix.as_bytes(),
-            waiter,
-        ]);
-        args.push(most_bytes.as_bytes());
+        let mut args: Vec<&[u8]> = vec![now_ms.as_bytes(), payment.parcel.as_bytes(), self.me.as_bytes(), waiter];
         let (state, inbox, beside) = (keys.key("state"), keys.key("inbox"), keys.key("beside"));
         let mut all: Vec<&[u8]> = vec![state.as_bytes(), inbox.as_bytes(), beside.as_bytes()];
         match &payment.payment_id {
@@ -220,6 +213,7 @@ impl RedisInbox {
                     Bell {
                         client: deposit.payment.client.clone(),
                         previous_at: number(previous_at).unwrap_or(0),
+                        awaited: deposit.receipt,
                         entry,
                     }
                 });
@@ -262,8 +256,7 @@ impl RedisInbox {
                 let numbers = [session.number, session.epoch, mark.seq.0, mark.accepted_at].map(|n| n.to_string());
                 let mut args: Vec<&[u8]> = vec![session.token.as_str().as_bytes()];
                 args.extend(numbers.iter().map(String::as_bytes));
-                args.extend([client.as_str().as_bytes(), self.options.node.as_bytes()]);
-                args.push(self.names.node_prefix.as_bytes());
+                args.push(self.options.node.as_bytes());
                 let keys = [state.as_bytes(), inbox.as_bytes(), beside.as_bytes()];
                 self.scripts.acknowledge.call(pipeline, &keys, &args);
             }
@@ -289,7 +282,6 @@ impl RedisInbox {
             claim.client.as_str().as_bytes(),
             claim.address.as_bytes(),
             deadline.as_bytes(),
-            self.names.node_prefix.as_bytes(),
             LEAST_HOLD_MS,
         ];
         self.scripts.claim.call(pipeline, &[state.as_bytes(), inbox.as_bytes(), beside.as_bytes()], &args);
@@ -348,7 +340,7 @@ impl RedisInbox {
                 self.scripts.forget_id.call(pipeline, &[state.as_bytes(), key.as_bytes()], &[]);
             };
             self.call(&self.questions, &keys, push).into_iter().try_for_each(|reply| reply.map(|_| ()))?;
-            cursor = parts.first().and_then(text).unwrap_or_default();
+            cursor = parts.first().and_then(text).unwrap_or_default().into_owned();
             if cursor == "0" || cursor.is_empty() {
                 return Ok(());
             }

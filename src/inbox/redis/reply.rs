@@ -4,6 +4,7 @@ use crate::doorbell::parse_entry;
 use crate::inbox::{Booked, Claimed, Error, Found, Note, Query, Reading, Session, Status, Which};
 use crate::payment::{Mark, Seq};
 use redis::Value;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// What a note did.
@@ -30,7 +31,7 @@ pub(super) fn read_booked(note: &Note, reply: &Value) -> Result<Booked, Error> {
 pub(super) fn read_slice(reply: &Value) -> Result<Reading, Error> {
     let Value::Array(parts) = reply else { return Err(senseless("not a slice")) };
     let word = |i: usize| parts.get(i).and_then(text).unwrap_or_default();
-    match word(0).as_str() {
+    match &*word(0) {
         "replaced" => Ok(Reading::Replaced),
         "rolled_back" => Ok(Reading::RolledBack),
         "slice" => {
@@ -84,18 +85,18 @@ pub(super) fn bytes(value: &Value) -> Option<&[u8]> {
 }
 
 /// The text of a reply, where it is one.
-pub(super) fn text(value: &Value) -> Option<String> {
+pub(super) fn text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
-        Value::Int(n) => Some(n.to_string()),
-        Value::VerbatimString { text, .. } => Some(text.clone()),
-        other => std::str::from_utf8(bytes(other)?).ok().map(str::to_owned),
+        Value::Int(n) => Some(n.to_string().into()),
+        Value::VerbatimString { text, .. } => Some(text.into()),
+        other => std::str::from_utf8(bytes(other)?).ok().map(Cow::from),
     }
 }
 
 /// The texts of a list; what is none is passed over.
 pub(super) fn texts(value: &Value) -> Vec<String> {
     match value {
-        Value::Array(parts) | Value::Set(parts) => parts.iter().filter_map(text).collect(),
+        Value::Array(parts) | Value::Set(parts) => parts.iter().filter_map(text).map(Cow::into_owned).collect(),
         _ => Vec::new(),
     }
 }

@@ -1,6 +1,7 @@
 //! The scripts: one for each operation, each touching one client's keys only.
 
 use super::connection::Pipeline;
+use crate::inbox::MAX_INBOX_BYTES;
 
 const STATE: &str = include_str!("state.lua");
 
@@ -43,14 +44,18 @@ pub(super) struct Scripts {
 }
 
 impl Scripts {
-    pub(super) fn new() -> Scripts {
+    /// The scripts of a node that keeps these limits and calls channels so.
+    pub(super) fn new(most_payments: u64, channel_prefix: &str) -> Scripts {
+        let limits = format!("local most_payments, most_bytes = {most_payments}, {MAX_INBOX_BYTES}\n");
+        let channels = format!("local channel_prefix = '{channel_prefix}'\n");
         // Only what takes more memory may be refused for lack of it: else a full Redis would let
         // nobody in, take no acknowledgement, and never drain.
-        let draining = |body: &str| Script::new("#!lua flags=allow-oom", &["local may_write = true\n", STATE, body]);
+        let draining =
+            |body: &str| Script::new("#!lua flags=allow-oom", &["local may_write = true\n", &channels, STATE, body]);
         // These go on where Redis takes no writes at all, for its disk is full.
         let looking = |body: &str| Script::new("#!lua flags=no-writes", &["local may_write = false\n", STATE, body]);
         Scripts {
-            accept: Script::new("#!lua", &[include_str!("accept.lua")]),
+            accept: Script::new("#!lua", &[&limits, &channels, include_str!("accept.lua")]),
             claim: draining(include_str!("claim.lua")),
             acknowledge: draining(include_str!("acknowledge.lua")),
             release: draining(include_str!("release.lua")),
