@@ -77,7 +77,7 @@ pub struct ServeArgs {
     #[arg(long, env = "PAYRELAY_NODE", value_name = "NAME", value_parser = node_name)]
     pub node: Option<String>,
 
-    /// API keys for HTTP, one a line, at least 16 characters each
+    /// API keys for HTTP, one a line, at least 16 characters each; behind a key what it may do: send, read, admin [default: all]
     #[arg(long, env = "PAYRELAY_API_KEYS_FILE", value_name = "FILE")]
     pub api_keys_file: Option<PathBuf>,
 

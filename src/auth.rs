@@ -1,10 +1,11 @@
 //! Who may do what: API keys for HTTP, tokens for clients, and the files they come from.
 //!
 //! Whoever compares a secret does so here, in constant time. Values only: no thread, no socket;
-//! reading the files again is left to who notices that they changed.
+//! who shows one is judged in `gate`.
 //!
 //! Source: README.md, *Configuration*: files, tokens, what needs keys.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
 use std::fs::File;
@@ -13,6 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use data_encoding::HEXLOWER;
+use hmac::digest::CtOutput;
 use hmac::{Hmac, KeyInit, Mac};
 use rustix::rand::{GetRandomFlags, getrandom};
 use sha2::Sha256;
@@ -26,16 +28,77 @@ const MAX_AUTHORIZATION_BYTES: usize = 1024;
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 const TOKEN_HEX_DIGITS: usize = 64;
 
+/// What a key may be allowed. Each route asks for exactly one of these, and none includes another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// Posts payments and asks what became of them.
+    Send,
+    /// Looks at clients and metrics.
+    Read,
+    /// Changes what others rely on.
+    Admin,
+}
+
+impl Right {
+    const ALL: [Right; 3] = [Right::Send, Right::Read, Right::Admin];
+
+    /// As the keys file says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Right::Send => "send",
+            Right::Read => "read",
+            Right::Admin => "admin",
+        }
+    }
+
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// Who shows a key: its name, which is not the key, and what it may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// Its line in the file.
+    line: Option<usize>,
+    rights: u8,
+}
+
+impl Asker {
+    /// Whoever asks where no key is wanted.
+    pub const ANYBODY: Asker = Asker { line: None, rights: u8::MAX };
+
+    /// Whether its key allows this.
+    pub fn may(&self, right: Right) -> bool {
+        self.rights & right.bit() != 0
+    }
+}
+
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "key {line}"),
+            None => f.write_str("no key"),
+        }
+    }
+}
+
 /// The API keys that HTTP requests may show.
 // Kept as hashes under a key of this process: equal in length, so that a comparison tells nothing
 // about a key's length, and of no use to who reads them in a core dump elsewhere.
 pub struct ApiKeys {
     hash: HmacSha256,
-    hashed_keys: Vec<[u8; 32]>,
+    keys: Vec<HashedKey>,
+}
+
+struct HashedKey {
+    /// Compared in constant time by its `==`.
+    hash: CtOutput<HmacSha256>,
+    asker: Asker,
 }
 
 impl ApiKeys {
-    /// Reads a key a line; blank lines and lines that begin with `#` are skipped.
+    /// Reads a key a line, what it may do behind it; blank lines and lines that begin with `#` are skipped.
     ///
     /// # Errors
     ///
@@ -44,26 +107,24 @@ impl ApiKeys {
         ApiKeys::read(&read_file(file, "API keys")?).map_err(|wrong| wrong.within(file))
     }
 
-    /// Whether an `Authorization` header shows one of the keys: `Bearer`, one blank, the key.
-    pub fn allows(&self, authorization: Option<&str>) -> bool {
-        let Some(header) = authorization.filter(|text| text.len() <= MAX_AUTHORIZATION_BYTES) else {
-            return false;
-        };
-        let Some((scheme, key)) = header.split_once(' ') else {
-            return false;
-        };
-        let shown = self.hash.clone().chain_update(key);
-        let mut found = false;
-        for hashed in &self.hashed_keys {
-            // `|`, not `||`: how long it takes must not tell which key it was.
-            found |= shown.clone().verify_slice(hashed).is_ok();
+    /// Whose key an `Authorization` header shows: `Bearer`, one blank, the key. `None`: nobody's.
+    pub fn asker(&self, authorization: Option<&str>) -> Option<Asker> {
+        let header = authorization.filter(|text| text.len() <= MAX_AUTHORIZATION_BYTES)?;
+        let (scheme, key) = header.split_once(' ')?;
+        let shown = self.hash.clone().chain_update(key).finalize();
+        let mut found = None;
+        for known in &self.keys {
+            // All are compared: how long it takes must not tell which key it was.
+            if shown == known.hash {
+                found = Some(known.asker);
+            }
         }
-        found & scheme.eq_ignore_ascii_case("Bearer")
+        found.filter(|_| scheme.eq_ignore_ascii_case("Bearer"))
     }
 
     fn read(text: &str) -> Result<ApiKeys, WrongLine> {
         let hash = keyed(&random::<32>());
-        let mut hashed_keys = Vec::new();
+        let (mut keys, mut seen) = (Vec::new(), HashSet::new());
         for (number, line) in secret_lines(text) {
             let wrong = |what| Err(WrongLine { number, what });
             let mut words = line.split_ascii_whitespace();
@@ -72,24 +133,38 @@ impl ApiKeys {
                 return wrong("an API key holds visible ASCII characters only; make one with `openssl rand -hex 32`");
             }
             check_length(key, number)?;
-            // Not skipped: a key meant for sending only must not open everything.
-            if words.next().is_some() {
-                return wrong(
-                    "something follows the API key, and scopes (send, read, admin) are not supported yet; leave only the key on the line",
-                );
+            let asker = Asker { line: Some(number), rights: rights(words, number)? };
+            let hash = hash.clone().chain_update(key).finalize();
+            // Whichever line counted, somebody would have meant the other.
+            if !seen.insert(*hash.as_bytes()) {
+                return wrong("this key stands on an earlier line too; leave one of them");
             }
-            hashed_keys.push(hash.clone().chain_update(key).finalize().into_bytes().into());
+            keys.push(HashedKey { hash, asker });
         }
-        if hashed_keys.is_empty() {
+        if keys.is_empty() {
             return Err(WrongLine::none_at_all());
         }
-        Ok(ApiKeys { hash, hashed_keys })
+        Ok(ApiKeys { hash, keys })
     }
+}
+
+/// What the words behind a key allow; none: everything.
+fn rights<'a>(words: impl Iterator<Item = &'a str>, number: usize) -> Result<u8, WrongLine> {
+    let mut rights = 0;
+    for word in words {
+        let Some(right) = Right::ALL.into_iter().find(|right| right.as_str() == word) else {
+            // Not skipped: a key meant for sending only must not open everything. Not shown: it may be a key.
+            let what = "behind the API key stands something else than send, read and admin, separated by blanks; leave only these";
+            return Err(WrongLine { number, what });
+        };
+        rights |= right.bit();
+    }
+    Ok(if rights == 0 { u8::MAX } else { rights })
 }
 
 impl fmt::Debug for ApiKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ApiKeys({} keys)", self.hashed_keys.len())
+        write!(f, "ApiKeys({} keys)", self.keys.len())
     }
 }
 
@@ -305,10 +380,10 @@ mod tests {
     }
 
     #[test]
-    fn only_a_configured_key_is_allowed() {
+    fn only_a_configured_key_is_known() {
         let keys = keys(&format!("# senders\n\n{KEY}\r\n  {OTHER}\n"));
         for good in [format!("Bearer {KEY}"), format!("bearer {OTHER}"), format!("BEARER {KEY}")] {
-            assert!(keys.allows(Some(&good)), "{good}");
+            assert!(keys.asker(Some(&good)).is_some(), "{good}");
         }
         for bad in [
             String::new(),
@@ -326,15 +401,34 @@ mod tests {
             "Bearer # senders".into(),
             format!("Bearer {}", "x".repeat(65_536)),
         ] {
-            assert!(!keys.allows(Some(&bad)), "{bad}");
+            assert_eq!(keys.asker(Some(&bad)), None, "{bad}");
         }
-        assert!(!keys.allows(None));
+        assert_eq!(keys.asker(None), None);
+    }
+
+    #[test]
+    fn a_key_may_what_stands_behind_it() {
+        for (words, may) in [
+            ("", "send read admin"),
+            ("send", "send"),
+            ("read", "read"),
+            ("admin", "admin"),
+            (" \tread  send ", "send read"),
+            ("admin read send send", "send read admin"),
+        ] {
+            let keys = keys(&format!("# one\n\n{KEY} {words}\n"));
+            let asker = keys.asker(Some(&format!("Bearer {KEY}"))).expect("a known key");
+            let allowed: Vec<_> = Right::ALL.into_iter().filter(|&r| asker.may(r)).map(Right::as_str).collect();
+            assert_eq!(allowed.join(" "), may, "{words:?}");
+            assert_eq!(asker.to_string(), "key 3", "its name is its line");
+            assert!(keys.asker(Some(&format!("Bearer {KEY} {words}"))).is_none() || words.is_empty());
+        }
     }
 
     #[test]
     fn the_longest_key_fits_its_header() {
         let key = "k".repeat(MAX_SECRET_BYTES);
-        assert!(keys(&key).allows(Some(&format!("Bearer {key}"))));
+        assert!(keys(&key).asker(Some(&format!("Bearer {key}"))).is_some());
     }
 
     #[test]
@@ -380,8 +474,11 @@ mod tests {
             ("", "line 1"),
             ("# only a comment\n", "no line to use"),
             ("0123456789abcdef\nhunter2\n", "line 2: shorter than 16"),
-            ("hunter2-0123456789 send", "scopes"),
-            ("hunter2-0123456789 # me", "leave only the key"),
+            ("hunter2-0123456789 send,read", "send, read and admin"),
+            ("hunter2-0123456789 # me", "line 1: behind the API key"),
+            ("hunter2-0123456789 Send", "leave only these"),
+            ("0123456789abcdef hunter2-0123456789", "leave only these"),
+            ("hunter2-0123456789 read\n\nhunter2-0123456789", "line 3: this key stands on an earlier line"),
             ("hunter2-0123456789-ü", "visible ASCII"),
             ("\u{feff}hunter2-0123456789", "visible ASCII"),
             (&"hunter2".repeat(100), "longer than 512"),

@@ -27,6 +27,7 @@ pub mod commands;
 mod doorbell;
 mod drainer;
 mod frame;
+mod gate;
 mod hearing;
 mod http;
 mod inbox;

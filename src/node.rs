@@ -3,7 +3,6 @@
 //! The only file that knows all the others. Runs on the main thread, which waits for a signal.
 
 use crate::args::{HttpServer, ServeArgs, default_node_name};
-use crate::auth::{ApiKeys, ClientSecrets};
 use crate::bookkeeper::{self, Book, Bookkeeper, Item};
 use crate::bus::Bus;
 use crate::capacity::{self, Capacity};
@@ -12,6 +11,7 @@ use crate::client::connection::{Connection, Shared};
 use crate::client::reader::Reception;
 use crate::client::{Clients, catch_up, door};
 use crate::drainer::{self, Drainer};
+use crate::gate::Gate;
 use crate::http::routes::Routes;
 use crate::http::{door as http_door, tiny};
 use crate::inbox::disk::{DiskInbox, DiskOptions};
@@ -68,15 +68,14 @@ impl std::error::Error for StartError {}
 ///
 /// [`StartError`]: nothing was taken from anybody.
 pub fn serve(args: ServeArgs) -> Result<(), StartError> {
-    let configuration = |error: crate::auth::LoadError| StartError::Configuration(error.to_string());
-    let keys = args.api_keys_file.as_deref().map(ApiKeys::load).transpose().map_err(configuration)?;
-    let secrets = args.client_secret_file.as_deref().map(ClientSecrets::load).transpose().map_err(configuration)?;
+    let gate = Gate::open(args.api_keys_file.as_deref(), args.client_secret_file.as_deref());
+    let gate = Arc::new(gate.map_err(|error| StartError::Configuration(error.to_string()))?);
     let stop = signals::listen().map_err(|e| StartError::Failed(format!("cannot listen for signals: {e}")))?;
     let capacity = capacity::find(args.max_clients, args.max_http);
     let http = bind(args.http, "choose another with --http")?;
     let tcp: Vec<TcpListener> =
         args.tcp.iter().map(|addr| bind(*addr, "choose another with --tcp")).collect::<Result<_, _>>()?;
-    let node = Node::start(&args, keys, secrets, capacity, http, tcp)?;
+    let node = Node::start(&args, gate, capacity, http, tcp)?;
     // Main has nothing else to do.
     let _ = stop.recv();
     node.stop();
@@ -163,7 +162,7 @@ impl Parts {
         })
     }
 
-    fn reception(&self, args: &ServeArgs, secrets: Option<ClientSecrets>) -> Reception {
+    fn reception(&self, args: &ServeArgs, gate: Arc<Gate>) -> Reception {
         let shared = Shared {
             node: self.name.clone(),
             heartbeat_secs: args.heartbeat.as_secs().max(1),
@@ -176,13 +175,13 @@ impl Parts {
         Reception {
             clients: Arc::clone(&self.clients),
             shared: Arc::new(shared),
-            secrets,
+            gate,
             window: args.window,
             heartbeat: args.heartbeat,
         }
     }
 
-    fn routes(&self, args: &ServeArgs, keys: Option<ApiKeys>) -> Routes {
+    fn routes(&self, args: &ServeArgs, gate: Arc<Gate>) -> Routes {
         Routes {
             node: self.name.clone(),
             inbox: Arc::clone(&self.inbox),
@@ -190,7 +189,7 @@ impl Parts {
             bus: self.bus.clone(),
             receipts: Arc::clone(&self.receipts),
             metrics: Arc::clone(&self.metrics),
-            keys,
+            gate,
             body_limit: args.body_limit,
         }
     }
@@ -242,8 +241,7 @@ impl Parts {
 impl Node {
     fn start(
         args: &ServeArgs,
-        keys: Option<ApiKeys>,
-        secrets: Option<ClientSecrets>,
+        gate: Arc<Gate>,
         capacity: Capacity,
         http: TcpListener,
         tcp: Vec<TcpListener>,
@@ -253,9 +251,9 @@ impl Node {
         let mut threads = Threads(Vec::new());
         parts.start(args, &mut threads)?;
         let http_addr = local(&http);
-        let routes = Arc::new(parts.routes(args, keys));
+        let routes = Arc::new(parts.routes(args, Arc::clone(&gate)));
         let http = open_http(args.http_server, http, routes, &parts.drainer, capacity.http, &mut threads)?;
-        let door = door::Door::new(Arc::new(parts.reception(args, secrets)), capacity.clients);
+        let door = door::Door::new(Arc::new(parts.reception(args, gate)), capacity.clients);
         let tcp: Vec<Arc<TcpListener>> = tcp.into_iter().map(Arc::new).collect();
         for listener in &tcp {
             let (door, listener) = (Arc::clone(&door), Arc::clone(listener));

@@ -7,9 +7,9 @@
 use super::Clients;
 use super::close_reason::CloseReason;
 use super::connection::{Connection, Shared};
-use crate::auth::ClientSecrets;
 use crate::bookkeeper::{CLAIM_LIMIT, Item};
 use crate::frame::{ClientFrame, Hello, InvalidFrame, MAX_LINE_BYTES, PING, PONG};
+use crate::gate::Gate;
 use crate::payment::ClientId;
 use rustix::net::{RecvFlags, recv};
 use std::io::{ErrorKind, Read, Write};
@@ -30,8 +30,7 @@ const KEPT_BYTES: usize = 64;
 pub(crate) struct Reception {
     pub(crate) clients: Arc<Clients>,
     pub(crate) shared: Arc<Shared>,
-    /// None: every client is let in.
-    pub(crate) secrets: Option<ClientSecrets>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) window: usize,
     pub(crate) heartbeat: Duration,
 }
@@ -93,9 +92,7 @@ fn admit(reception: &Reception, hello: &Hello) -> Result<(ClientId, usize, bool)
         return Err(CloseReason::BadFrame("a hello needs a client".into()));
     };
     let client = ClientId::parse(id).map_err(|e| CloseReason::InvalidClientId(e.to_string()))?;
-    if let Some(secrets) = &reception.secrets
-        && !hello.token.as_deref().is_some_and(|token| secrets.verify(client.as_str(), token))
-    {
+    if !reception.gate.admits(&client, hello.token.as_deref()) {
         return Err(CloseReason::Unauthorized);
     }
     let asked = hello.window.map_or(reception.window, |window| usize::try_from(window).unwrap_or(usize::MAX));

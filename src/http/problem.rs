@@ -18,7 +18,7 @@ pub(crate) struct Problem {
     /// Of a 5xx only: whether the payment may be in the inbox all the same.
     stored: Option<&'static str>,
     /// Of a 405 only: the methods that are allowed.
-    allow: Option<&'static str>,
+    allow: Option<Detail>,
 }
 
 /// The body of an answer; the order of the fields is the contract's.
@@ -78,13 +78,19 @@ impl Problem {
         Problem::new(401, "unauthorized", detail)
     }
 
+    /// 403: the key is known, and may not do this.
+    pub(crate) fn forbidden(detail: impl Into<Detail>) -> Problem {
+        Problem::new(403, "forbidden", detail)
+    }
+
     /// 404: there is no such thing.
     pub(crate) fn not_found(detail: impl Into<Detail>) -> Problem {
         Problem::new(404, "not_found", detail)
     }
 
     /// 405: the path is served, but not with this method; `allow` lists those it is served with.
-    pub(crate) fn method_not_allowed(allow: &'static str) -> Problem {
+    pub(crate) fn method_not_allowed(allow: impl Into<Detail>) -> Problem {
+        let allow = allow.into();
         let mut problem = Problem::new(405, "method_not_allowed", format!("this path takes {allow}"));
         problem.allow = Some(allow);
         problem
@@ -200,7 +206,7 @@ impl Problem {
         if self.status == 401 {
             response.add_header(header("WWW-Authenticate", "Bearer"));
         }
-        if let Some(methods) = self.allow {
+        if let Some(methods) = &self.allow {
             response.add_header(header("Allow", methods));
         }
         if matches!(self.status, 429 | 503) {

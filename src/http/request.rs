@@ -19,9 +19,6 @@ use super::Problem;
 /// The most fields that a head may have.
 pub(crate) const MAX_FIELDS: usize = 64;
 
-/// What a path may be asked for at all; for the 405 of methods that make no sense here.
-const METHODS: &str = "GET, HEAD, POST, DELETE";
-
 /// A whole request.
 pub(crate) struct Request {
     /// Everything before the body.
@@ -142,7 +139,7 @@ impl Head {
     ///
     /// # Errors
     ///
-    /// 400 for what is malformed or ambiguous, 405 for `CONNECT`, 417 for an unknown `Expect`, 431 for too many
+    /// 400 for what is malformed or ambiguous, 417 for an unknown `Expect`, 431 for too many
     /// fields, 505 for another version. After any of them nobody knows where the request ends: close.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Head, Problem> {
         let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
@@ -351,6 +348,8 @@ impl Head {
                 .any(|word| word.trim_matches([' ', '\t']).eq_ignore_ascii_case(token))
         };
         match self.version {
+            // Whoever believes that it got through sends something else than HTTP next.
+            _ if self.method == Method::Connect => false,
             Version::Http11 => !says("close"),
             Version::Http10 => says("keep-alive") && !says("close"),
         }
@@ -399,11 +398,12 @@ fn has_other_version(bytes: &[u8]) -> bool {
 ///
 /// Source: RFC 9112, section 3.2. `#` has no place in a target, and readers differ on what it means there.
 fn split_target<'a>(method: &str, target: &'a str) -> Result<(&'a str, Option<&'a str>), Problem> {
-    if method == "CONNECT" {
-        return Err(Problem::method_not_allowed(METHODS));
-    }
     if !target.is_ascii() || target.contains('#') {
         return Err(malformed("a character that no target may have"));
+    }
+    // A host and a port, and no path. What is said to it is the service's, which may want a key first.
+    if method == "CONNECT" {
+        return Ok((target, None));
     }
     if target == "*" && method == "OPTIONS" {
         return Ok((target, None));
@@ -538,7 +538,12 @@ mod tests {
         }
         let options = read("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").expect("it is valid");
         assert_eq!(options.path(), "*");
-        assert_eq!(refusal("CONNECT host:443 HTTP/1.1\r\nHost: host:443\r\n\r\n"), 405);
+    }
+
+    #[test]
+    fn after_a_connect_the_connection_ends() {
+        let connect = read("CONNECT host:443 HTTP/1.1\r\nHost: host:443\r\n\r\n").expect("it is valid");
+        assert_eq!((connect.path(), connect.query(), connect.keep_alive()), ("host:443", None, false));
     }
 
     #[test]

@@ -4,9 +4,10 @@
 //! Runs on the threads of HTTP connections; nothing here waits but for the store.
 
 use super::{Answer, Head, Problem, Request, Response, Service, json};
-use crate::auth::ApiKeys;
+use crate::auth::{Asker, Right};
 use crate::bus::Bus;
 use crate::client::Clients;
+use crate::gate::Gate;
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::payment::{ClientId, Seq};
@@ -27,10 +28,20 @@ pub(crate) struct Routes {
     pub(crate) bus: Bus,
     pub(crate) receipts: Arc<Receipts>,
     pub(crate) metrics: Arc<Metrics>,
-    /// None: anybody may ask, which only loopback is for.
-    pub(crate) keys: Option<ApiKeys>,
+    pub(crate) gate: Arc<Gate>,
     /// Of one payment, in bytes.
     pub(crate) body_limit: usize,
+}
+
+/// Every method that some path takes; for the 405 of a request that names no path.
+const METHODS: &str = "GET, HEAD, POST, DELETE";
+
+/// Who may do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum May {
+    Anybody,
+    /// Who shows a key that has this right.
+    Key(Right),
 }
 
 /// What a path names.
@@ -51,6 +62,9 @@ enum Route {
 impl Route {
     /// Finds out what a path names.
     fn of(head: &Head) -> Result<Route, Problem> {
+        if *head.method() == Method::Connect {
+            return Err(Problem::method_not_allowed(METHODS));
+        }
         // Nearly all requests are for this one, which then needs no decoding.
         if head.path() == "/v1/payments" {
             return Ok(Route::Payments);
@@ -75,23 +89,41 @@ impl Route {
         }
     }
 
-    fn is_open(&self) -> bool {
-        matches!(self, Route::Healthz | Route::Readyz)
-    }
-
-    /// What may be done with it, for the `Allow` of a 405.
-    fn allow(&self) -> &'static str {
+    /// The methods that it takes, and who may use each. Where `GET` stands, `HEAD` goes too.
+    fn takes(&self) -> &'static [(&'static str, May)] {
+        const SEND: May = May::Key(Right::Send);
+        const READ: May = May::Key(Right::Read);
+        const ADMIN: May = May::Key(Right::Admin);
         match self {
-            Route::Payments => "POST",
-            Route::ClientPayments(_) => "GET, HEAD, POST",
-            Route::Client(_) => "GET, HEAD, DELETE",
-            Route::Connection(_) => "DELETE",
-            _ => "GET, HEAD",
+            Route::Payments => &[("POST", SEND)],
+            Route::ClientPayments(_) => &[("GET", SEND), ("POST", SEND)],
+            Route::Payment(..) => &[("GET", SEND)],
+            Route::Clients => &[("GET", READ)],
+            Route::Client(_) => &[("GET", READ), ("DELETE", ADMIN)],
+            Route::Connection(_) => &[("DELETE", ADMIN)],
+            Route::Healthz | Route::Readyz => &[("GET", May::Anybody)],
+            Route::Metrics => &[("GET", READ)],
         }
     }
 
-    fn allows(&self, method: &Method) -> bool {
-        self.allow().split(", ").any(|allowed| allowed == method.as_str())
+    /// Who may use this method on it; `None` where nobody can.
+    fn who_may(&self, method: &Method) -> Option<May> {
+        let asked = match method {
+            Method::Head => "GET",
+            other => other.as_str(),
+        };
+        self.takes().iter().find(|(takes, _)| *takes == asked).map(|(_, may)| *may)
+    }
+
+    /// Whether no key is asked for, not even to say 405.
+    fn is_open(&self) -> bool {
+        self.takes().iter().any(|(_, may)| *may == May::Anybody)
+    }
+
+    /// What may be done with it, for the `Allow` of a 405.
+    fn allow(&self) -> String {
+        let names = self.takes().iter().map(|(method, _)| if *method == "GET" { "GET, HEAD" } else { method });
+        names.collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -132,13 +164,23 @@ impl Routes {
     /// A key first: who has none learns nothing of what there is.
     fn judge(&self, head: &Head) -> Result<usize, Problem> {
         let route = Route::of(head);
-        if !route.as_ref().is_ok_and(Route::is_open) {
-            self.check_key(head)?;
-        }
+        let asker = match &route {
+            Ok(route) if route.is_open() => Asker::ANYBODY,
+            _ => self.asker(head)?,
+        };
         let route = route?;
-        if !route.allows(head.method()) {
-            return Err(Problem::method_not_allowed(route.allow()));
-        }
+        let may = route.who_may(head.method()).ok_or_else(|| Problem::method_not_allowed(route.allow()))?;
+        check_right(may, asker)?;
+        self.body_limit(&route, head)
+    }
+
+    fn asker(&self, head: &Head) -> Result<Asker, Problem> {
+        let asker = self.gate.asker(head.headers_named("Authorization"));
+        asker.ok_or_else(|| Problem::unauthorized("send Authorization: Bearer KEY with a known key"))
+    }
+
+    /// The most bytes that the body may have; a type that the route does not take has none.
+    fn body_limit(&self, route: &Route, head: &Head) -> Result<usize, Problem> {
         if *head.method() != Method::Post {
             return Ok(0);
         }
@@ -152,13 +194,6 @@ impl Routes {
             )),
             _ => Ok(self.body_limit),
         }
-    }
-
-    fn check_key(&self, head: &Head) -> Result<(), Problem> {
-        let Some(keys) = &self.keys else { return Ok(()) };
-        let mut shown = head.headers_named("Authorization");
-        let allowed = keys.allows(shown.next()) && shown.next().is_none();
-        allowed.then_some(()).ok_or_else(|| Problem::unauthorized("send Authorization: Bearer KEY with a known key"))
     }
 
     /// Counts a problem and makes it an answer.
@@ -197,6 +232,14 @@ impl Routes {
         Ok(Response::new(StatusCode(200), vec![kind], Cursor::new(body), Some(length), None)
             .with_chunked_threshold(usize::MAX))
     }
+}
+
+fn check_right(may: May, asker: Asker) -> Result<(), Problem> {
+    let May::Key(right) = may else { return Ok(()) };
+    if asker.may(right) {
+        return Ok(());
+    }
+    Err(Problem::forbidden(format!("this key lacks the right `{}`", right.as_str())))
 }
 
 /// A query parameter; twice is a mistake.
