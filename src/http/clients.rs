@@ -12,7 +12,6 @@ use crate::inbox::{Error, Record, Retired, Token};
 use crate::payment::ClientId;
 use std::collections::BTreeSet;
 use std::io::Cursor;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tiny_http::StatusCode;
 
@@ -113,18 +112,17 @@ impl Routes {
     }
 
     /// `DELETE /v1/clients/{client}/connection`
-    pub(super) fn disconnect(&self, client: &ClientId, peer: SocketAddr) -> Result<Response, Problem> {
+    pub(super) fn disconnect(&self, client: &ClientId) -> Result<Response, Problem> {
         let owner = self.record(client)?.and_then(|record| record.owner);
         let owner = owner.ok_or_else(|| Problem::not_found(format!("{client} has no connection")))?;
         self.bus
             .emit(To::Node(&owner.node), topic::DISCONNECT, client.as_str().as_bytes())
             .map_err(|e| Problem::unavailable(e.to_string()))?;
-        log::info!("{client}: its connection on {} is closed for an operator at {peer}", owner.node);
         Ok(empty(204))
     }
 
     /// `DELETE /v1/clients/{client}`
-    pub(super) fn retire(&self, client: &ClientId, head: &Head, peer: SocketAddr) -> Result<Response, Problem> {
+    pub(super) fn retire(&self, client: &ClientId, head: &Head) -> Result<Response, Problem> {
         let discard = flag(head, "discard")?;
         match self.inbox.retire(client, discard).map_err(|e| problem_of(&e))? {
             Retired::Unknown => Err(unknown(client)),
@@ -134,7 +132,6 @@ impl Routes {
             Retired::Done => {
                 self.receipts.abandon(client);
                 let _ = self.bus.emit(To::All, topic::DISCONNECT, client.as_str().as_bytes());
-                log::info!("{client}: retired for an operator at {peer}");
                 Ok(empty(204))
             }
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tiny_http::{Header, StatusCode};
 
+use crate::auth::Asker;
 use connection::Connection;
 pub(crate) use problem::Problem;
 pub(crate) use request::{Head, Request};
@@ -40,17 +41,23 @@ pub(crate) fn json(status: u16, body: Vec<u8>) -> Response {
         .with_chunked_threshold(usize::MAX)
 }
 
+/// What a request is let in with.
+pub(crate) struct Admission {
+    /// The most bytes that the body may have. With 0 the request may come without any word on its length; with more, a
+    /// `POST` without one is refused (411).
+    pub(crate) body_limit: usize,
+    /// Whose key it showed.
+    pub(crate) asker: Asker,
+}
+
 /// What the doors hand requests to.
 pub(crate) trait Service: Send + Sync {
     /// Judges on the head alone, before a body is read: authentication, path, method, type.
     ///
-    /// Returns the most bytes that the body may have. With 0 the request may come without any word on its length; with
-    /// more, a `POST` without one is refused (411).
-    ///
     /// # Errors
     ///
     /// The answer to give at once. If a body was announced it is not read, and the connection is closed.
-    fn admit(&self, head: &Head, peer: SocketAddr) -> Result<usize, Response>;
+    fn admit(&self, head: &Head, peer: SocketAddr) -> Result<Admission, Response>;
 
     /// Does what is asked and answers, now or later, from this thread or another.
     fn handle(&self, request: Request, answer: Answer);

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::body::Body;
 use super::connection::{Connection, Terms};
 use super::request::HeadEnd;
-use super::{Answer, Head, Problem, Request, Response};
+use super::{Admission, Answer, Head, Problem, Request, Response};
 
 /// How much of what nobody will read is read after a last answer.
 const LINGER_BYTES: usize = 64 << 10;
@@ -89,10 +89,10 @@ impl Reader {
             let peer = self.connection.peer;
             let service = &self.connection.lobby.service;
             match guarded(|| service.admit(&head, peer))? {
-                Ok(limit) => {
-                    let body = self.read_body(&head, limit)?;
+                Ok(Admission { body_limit, asker }) => {
+                    let body = self.read_body(&head, body_limit)?;
                     self.request_is_whole()?;
-                    return Ok(Request { head, body, peer });
+                    return Ok(Request { head, body, peer, asker });
                 }
                 Err(response) => self.decline(&head, response)?,
             }

@@ -15,6 +15,7 @@ use percent_encoding::percent_decode_str;
 use tiny_http::Method;
 
 use super::Problem;
+use crate::auth::Asker;
 
 /// The most fields that a head may have.
 pub(crate) const MAX_FIELDS: usize = 64;
@@ -27,6 +28,8 @@ pub(crate) struct Request {
     pub(crate) body: Vec<u8>,
     /// Who sent it, as the socket says: behind a proxy, the proxy.
     pub(crate) peer: SocketAddr,
+    /// Whose key it showed.
+    pub(crate) asker: Asker,
 }
 
 /// The versions that are spoken.

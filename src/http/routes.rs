@@ -3,7 +3,7 @@
 //!
 //! Runs on the threads of HTTP connections; nothing here waits but for the store.
 
-use super::{Answer, Head, Problem, Request, Response, Service, json};
+use super::{Admission, Answer, Head, Problem, Request, Response, Service, json};
 use crate::auth::{Asker, Right};
 use crate::bus::Bus;
 use crate::client::Clients;
@@ -128,14 +128,18 @@ impl Route {
 }
 
 impl Service for Routes {
-    fn admit(&self, head: &Head, _peer: SocketAddr) -> Result<usize, Response> {
-        self.judge(head).map_err(|problem| self.refuse(&problem))
+    fn admit(&self, head: &Head, peer: SocketAddr) -> Result<Admission, Response> {
+        self.judge(head, peer).map_err(|problem| self.refuse(&problem))
     }
 
     fn handle(&self, request: Request, answer: Answer) {
         let route = match Route::of(&request.head) {
             Ok(route) => route,
             Err(problem) => return answer.send(self.refuse(&problem)),
+        };
+        let answer = match route.who_may(request.head.method()) {
+            Some(May::Key(Right::Admin)) => audited(&request, answer),
+            _ => answer,
         };
         let head = &request.head;
         let outcome = match (route, head.method()) {
@@ -145,9 +149,9 @@ impl Service for Routes {
             (Route::ClientPayments(client), _) => self.payment_by_id(&client, head),
             (Route::Payment(client, seq), _) => self.payment_by_seq(&client, seq),
             (Route::Clients, _) => self.list_clients(head),
-            (Route::Client(client), Method::Delete) => self.retire(&client, head, request.peer),
+            (Route::Client(client), Method::Delete) => self.retire(&client, head),
             (Route::Client(client), _) => self.show_client(&client),
-            (Route::Connection(client), _) => self.disconnect(&client, request.peer),
+            (Route::Connection(client), _) => self.disconnect(&client),
             (Route::Healthz, _) => Ok(json(200, br#"{"alive":true}"#.to_vec())),
             (Route::Readyz, _) => Ok(self.readyz()),
             (Route::Metrics, _) => self.metrics_text(),
@@ -162,7 +166,7 @@ impl Service for Routes {
 
 impl Routes {
     /// A key first: who has none learns nothing of what there is.
-    fn judge(&self, head: &Head) -> Result<usize, Problem> {
+    fn judge(&self, head: &Head, peer: SocketAddr) -> Result<Admission, Problem> {
         let route = Route::of(head);
         let asker = match &route {
             Ok(route) if route.is_open() => Asker::ANYBODY,
@@ -170,8 +174,8 @@ impl Routes {
         };
         let route = route?;
         let may = route.who_may(head.method()).ok_or_else(|| Problem::method_not_allowed(route.allow()))?;
-        check_right(may, asker)?;
-        self.body_limit(&route, head)
+        check_right(may, asker, head, peer)?;
+        Ok(Admission { body_limit: self.body_limit(&route, head)?, asker })
     }
 
     fn asker(&self, head: &Head) -> Result<Asker, Problem> {
@@ -234,12 +238,31 @@ impl Routes {
     }
 }
 
-fn check_right(may: May, asker: Asker) -> Result<(), Problem> {
+fn check_right(may: May, asker: Asker, head: &Head, peer: SocketAddr) -> Result<(), Problem> {
     let May::Key(right) = may else { return Ok(()) };
     if asker.may(right) {
         return Ok(());
     }
+    if right == Right::Admin {
+        log::info!("{}: 403", deed(head, asker, peer));
+    }
     Err(Problem::forbidden(format!("this key lacks the right `{}`", right.as_str())))
+}
+
+/// The answer to an operator's call, which leaves a line in the log once it is given, whatever it says.
+fn audited(request: &Request, answer: Answer) -> Answer {
+    let deed = deed(&request.head, request.asker, request.peer);
+    Answer::new(Box::new(move |response| {
+        log::info!("{deed}: {}", response.status_code().0);
+        answer.send(response);
+    }))
+}
+
+/// Who asks for what, for the log. The path is decoded, so that a client id reads the same however it was written.
+fn deed(head: &Head, asker: Asker, peer: SocketAddr) -> String {
+    let path = head.path_segments().unwrap_or_default().join("/");
+    let discard = if matches!(flag(head, "discard"), Ok(true)) { "?discard=true" } else { "" };
+    format!("audit: {asker} at {peer}: {} /{path}{discard}", head.method())
 }
 
 /// A query parameter; twice is a mistake.

@@ -15,7 +15,8 @@ use tiny_http::Method;
 
 use super::door::{Door, Limits};
 use super::tiny::{SideDoor, WORKERS};
-use super::{Answer, Head, Problem, Request, Response, Service, json};
+use super::{Admission, Answer, Head, Problem, Request, Response, Service, json};
+use crate::auth::Asker;
 use crate::drainer::{self, Drainer};
 
 const BODY_LIMIT: usize = 1000;
@@ -32,13 +33,14 @@ struct Toy {
 }
 
 impl Service for Toy {
-    fn admit(&self, head: &Head, _peer: SocketAddr) -> Result<usize, Response> {
-        match (head.method(), head.path()) {
-            (_, "/nowhere") => Err(Problem::not_found("not here").response()),
+    fn admit(&self, head: &Head, _peer: SocketAddr) -> Result<Admission, Response> {
+        let body_limit = match (head.method(), head.path()) {
+            (_, "/nowhere") => return Err(Problem::not_found("not here").response()),
             (_, "/admit-panics") => panic!("a fault in admit, made by the test"),
-            (Method::Get | Method::Head | Method::Options, _) | (_, "/no-body") => Ok(0),
-            _ => Ok(BODY_LIMIT),
-        }
+            (Method::Get | Method::Head | Method::Options, _) | (_, "/no-body") => 0,
+            _ => BODY_LIMIT,
+        };
+        Ok(Admission { body_limit, asker: Asker::ANYBODY })
     }
 
     fn handle(&self, request: Request, answer: Answer) {

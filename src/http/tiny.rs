@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 
 use super::request::{Framing, Head, HeadEnd, Request};
-use super::{Answer, Problem, Response, Service};
+use super::{Admission, Answer, Problem, Response, Service};
 
 /// How many threads are to run [`SideDoor::work`].
 pub(crate) const WORKERS: usize = 16;
@@ -89,9 +89,9 @@ impl SideDoor {
         let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let peer = taken.remote_addr().copied().unwrap_or(unknown);
         let head = parse(taken, self.head_bytes).map_err(|problem| self.refuse(&problem))?;
-        let limit = self.service.admit(&head, peer)?;
-        let body = read_body(taken, &head, limit).map_err(|problem| self.refuse(&problem))?;
-        Ok(Request { head, body, peer })
+        let Admission { body_limit, asker } = self.service.admit(&head, peer)?;
+        let body = read_body(taken, &head, body_limit).map_err(|problem| self.refuse(&problem))?;
+        Ok(Request { head, body, peer, asker })
     }
 
     fn refuse(&self, problem: &Problem) -> Response {
