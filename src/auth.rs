@@ -1,7 +1,7 @@
 //! Who may do what: API keys for HTTP, tokens for clients, and the files they come from.
 //!
 //! Whoever compares a secret does so here, in constant time. Values only: no thread, no socket;
-//! who shows one is judged in `gate`.
+//! which of them are in force is left to `gate`.
 //!
 //! Source: README.md, *Configuration*: files, tokens, what needs keys.
 
@@ -122,6 +122,11 @@ impl ApiKeys {
         found.filter(|_| scheme.eq_ignore_ascii_case("Bearer"))
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.keys.len()
+    }
+
     fn read(text: &str) -> Result<ApiKeys, WrongLine> {
         let hash = keyed(&random::<32>());
         let (mut keys, mut seen) = (Vec::new(), HashSet::new());
@@ -203,6 +208,11 @@ impl ClientSecrets {
             found |= mac.verify_slice(&shown).is_ok();
         }
         found
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.secrets.len()
     }
 
     fn read(text: &str) -> Result<ClientSecrets, WrongLine> {

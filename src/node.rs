@@ -70,12 +70,15 @@ impl std::error::Error for StartError {}
 pub fn serve(args: ServeArgs) -> Result<(), StartError> {
     let gate = Gate::open(args.api_keys_file.as_deref(), args.client_secret_file.as_deref());
     let gate = Arc::new(gate.map_err(|error| StartError::Configuration(error.to_string()))?);
-    let stop = signals::listen().map_err(|e| StartError::Failed(format!("cannot listen for signals: {e}")))?;
+    // Several SIGHUPs while the files are being read are one.
+    let (read_again_tx, read_again) = bounded(1);
+    let stop = signals::listen(Some(read_again_tx))
+        .map_err(|e| StartError::Failed(format!("cannot listen for signals: {e}")))?;
     let capacity = capacity::find(args.max_clients, args.max_http);
     let http = bind(args.http, "choose another with --http")?;
     let tcp: Vec<TcpListener> =
         args.tcp.iter().map(|addr| bind(*addr, "choose another with --tcp")).collect::<Result<_, _>>()?;
-    let node = Node::start(&args, gate, capacity, http, tcp)?;
+    let node = Node::start(&args, gate, read_again, capacity, http, tcp)?;
     // Main has nothing else to do.
     let _ = stop.recv();
     node.stop();
@@ -242,6 +245,7 @@ impl Node {
     fn start(
         args: &ServeArgs,
         gate: Arc<Gate>,
+        read_again: Receiver<()>,
         capacity: Capacity,
         http: TcpListener,
         tcp: Vec<TcpListener>,
@@ -253,12 +257,13 @@ impl Node {
         let http_addr = local(&http);
         let routes = Arc::new(parts.routes(args, Arc::clone(&gate)));
         let http = open_http(args.http_server, http, routes, &parts.drainer, capacity.http, &mut threads)?;
-        let door = door::Door::new(Arc::new(parts.reception(args, gate)), capacity.clients);
+        let door = door::Door::new(Arc::new(parts.reception(args, Arc::clone(&gate))), capacity.clients);
         let tcp: Vec<Arc<TcpListener>> = tcp.into_iter().map(Arc::new).collect();
         for listener in &tcp {
             let (door, listener) = (Arc::clone(&door), Arc::clone(listener));
             threads.start("tcp-accept", move || door.accept(&listener))?;
         }
+        threads.start("keys", move || read_again.iter().for_each(|()| gate.read_again()))?;
         announce(&parts.name, http_addr, &tcp, &*parts.inbox, capacity);
         Ok(Node { parts, http, door, tcp, threads: threads.0 })
     }

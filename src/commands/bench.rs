@@ -44,7 +44,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// accepted, or the check found something; then the report says how much.
 pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     let plan = Plan::new(args)?;
-    let stop = signals::listen().map_err(|error| failed("cannot listen to signals", &error))?;
+    let stop = signals::listen(None).map_err(|error| failed("cannot listen to signals", &error))?;
     let (stage, ledger) = (Stage::new(), Ledger::new(plan.clients));
     let report = std::thread::scope(|scope| {
         let run = Run { plan: &plan, stage: &stage, ledger: &ledger, stop };
