@@ -39,5 +39,6 @@ mod router;
 mod seldom;
 mod signals;
 mod socket;
+mod strangers;
 mod tender;
 mod thread;

@@ -38,7 +38,7 @@ pub(crate) struct Reception {
 /// The thread body: until the connection ends.
 pub(crate) fn run(reception: &Reception, stream: TcpStream, peer: SocketAddr) {
     let mut lines = Lines::default();
-    let hello = match read_hello(reception, &stream, &mut lines) {
+    let hello = match read_hello(reception, (&stream, peer), &mut lines) {
         Ok(hello) => hello,
         Err(reason) => return refuse(reception, &stream, &reason),
     };
@@ -64,14 +64,14 @@ pub(crate) fn run(reception: &Reception, stream: TcpStream, peer: SocketAddr) {
 /// The first line, within its deadline however slowly it comes.
 fn read_hello(
     reception: &Reception,
-    stream: &TcpStream,
+    (stream, peer): (&TcpStream, SocketAddr),
     lines: &mut Lines,
 ) -> Result<(ClientId, usize, bool), CloseReason> {
     let deadline = Instant::now() + HELLO_LIMIT;
     loop {
         if let Some(line) = lines.next()? {
             return match ClientFrame::parse(line).map_err(reason_of)? {
-                ClientFrame::Hello(hello) => admit(reception, &hello),
+                ClientFrame::Hello(hello) => admit(reception, &hello, peer),
                 _ => Err(CloseReason::HelloRequired),
             };
         }
@@ -87,12 +87,12 @@ fn read_hello(
     }
 }
 
-fn admit(reception: &Reception, hello: &Hello) -> Result<(ClientId, usize, bool), CloseReason> {
+fn admit(reception: &Reception, hello: &Hello, peer: SocketAddr) -> Result<(ClientId, usize, bool), CloseReason> {
     let Some(id) = &hello.client else {
         return Err(CloseReason::BadFrame("a hello needs a client".into()));
     };
     let client = ClientId::parse(id).map_err(|e| CloseReason::InvalidClientId(e.to_string()))?;
-    if !reception.gate.admits(&client, hello.token.as_deref()) {
+    if !reception.gate.admits(&client, hello.token.as_deref(), peer) {
         return Err(CloseReason::Unauthorized);
     }
     let asked = hello.window.map_or(reception.window, |window| usize::try_from(window).unwrap_or(usize::MAX));

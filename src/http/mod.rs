@@ -52,7 +52,8 @@ pub(crate) struct Admission {
 
 /// What the doors hand requests to.
 pub(crate) trait Service: Send + Sync {
-    /// Judges on the head alone, before a body is read: authentication, path, method, type.
+    /// Judges on the head alone, before a body is read: authentication, path, method, type. Has a peer
+    /// wait a moment that only guesses keys, on the connection's own thread; one on loopback never.
     ///
     /// # Errors
     ///

@@ -1,7 +1,8 @@
 //! What each path does: who may ask, which method, how large a body; then on to `payments` (posts
 //! and their statuses) and `clients` (listings, closing, retiring).
 //!
-//! Runs on the threads of HTTP connections; nothing here waits but for the store.
+//! Runs on the threads of HTTP connections; nothing here waits but for the store, and at the
+//! gate whoever only guesses keys.
 
 use super::{Admission, Answer, Head, Problem, Request, Response, Service, json};
 use crate::auth::{Asker, Right};
@@ -170,7 +171,7 @@ impl Routes {
         let route = Route::of(head);
         let asker = match &route {
             Ok(route) if route.is_open() => Asker::ANYBODY,
-            _ => self.asker(head)?,
+            _ => self.asker(head, peer)?,
         };
         let route = route?;
         let may = route.who_may(head.method()).ok_or_else(|| Problem::method_not_allowed(route.allow()))?;
@@ -178,8 +179,8 @@ impl Routes {
         Ok(Admission { body_limit: self.body_limit(&route, head)?, asker })
     }
 
-    fn asker(&self, head: &Head) -> Result<Asker, Problem> {
-        let asker = self.gate.asker(head.headers_named("Authorization"));
+    fn asker(&self, head: &Head, peer: SocketAddr) -> Result<Asker, Problem> {
+        let asker = self.gate.asker(head.headers_named("Authorization"), peer);
         asker.ok_or_else(|| Problem::unauthorized("send Authorization: Bearer KEY with a known key"))
     }
 
