@@ -8,6 +8,7 @@ use crate::payment::{ClientId, Seq};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
+use std::fmt;
 
 /// The most bytes of a client's line, its end not counted.
 pub(crate) const MAX_LINE_BYTES: usize = 64 * 1024;
@@ -23,13 +24,20 @@ pub(crate) enum ClientFrame {
 }
 
 /// The first line of a connection.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) client: Option<String>,
     pub(crate) token: Option<String>,
     pub(crate) window: Option<u64>,
     /// A payment counts as acknowledged once the socket took it.
     pub(crate) auto_ack: bool,
+}
+
+/// Without the token: a `Debug` may end in a log.
+impl fmt::Debug for Hello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello").field("client", &self.client).field("window", &self.window).finish_non_exhaustive()
+    }
 }
 
 /// Why a line is none.
@@ -171,6 +179,13 @@ mod tests {
         let full = hello(r#"{"type":"hello","client":"01","token":"t","window":16,"ack":"auto","shop":{"a":[1]}}"#);
         assert_eq!((full.window, full.auto_ack, full.token.as_deref()), (Some(16), true, Some("t")));
         assert!(is_bad_frame(r#"{"type":"hello","id":"01","client":"02"}"#));
+    }
+
+    #[test]
+    fn debug_shows_no_token() {
+        let hello = ClientFrame::parse(br#"{"type":"hello","client":"01","token":"hunter2"}"#);
+        let shown = format!("{hello:?}");
+        assert!(shown.contains("01") && !shown.contains("hunter2"), "{shown}");
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use payrelay::args::{self, Command};
 use payrelay::commands::{self, Failure, bench, listen, send, status, token};
+use payrelay::logging;
 use payrelay::node::{self, StartError};
 
 fn main() -> ExitCode {
     let command = args::parse();
-    start_log();
+    logging::start();
     let outcome = match command {
         Command::Serve(args) => node::serve(args).map_err(|error| match error {
             StartError::Configuration(line) => Failure::Usage(line),
@@ -27,11 +28,4 @@ fn main() -> ExitCode {
             failure.exit_code()
         }
     }
-}
-
-/// Logs go to standard error: what `RUST_LOG` asks for, level `info` without it.
-fn start_log() {
-    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
-    let filter = if wanted.is_empty() { "info" } else { &wanted };
-    env_logger::Builder::new().parse_filters(filter).format_timestamp_millis().init();
 }

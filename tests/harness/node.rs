@@ -25,6 +25,7 @@ pub enum Home {
 pub struct Node {
     name: String,
     args: Vec<String>,
+    env: &'static [(&'static str, &'static str)],
     running: Mutex<Running>,
     /// The logs of its earlier lives.
     earlier: Mutex<String>,
@@ -69,9 +70,23 @@ impl Node {
         let data = dir.join("data").to_str().expect("a path of UTF-8").to_owned();
         let mut all = vec!["--data-dir", &data];
         all.extend_from_slice(args);
-        let node = Node::launch("n1", &all, None, dir);
+        let node = Node::launch("n1", &all, &[], None, dir);
         node.expect_ready();
         node
+    }
+
+    /// A node that logs everything there is, embedded or over a Redis under this address; it need not become ready.
+    #[track_caller]
+    pub fn talkative(redis: Option<(&Arc<Redis>, &str)>, args: &[&str]) -> Node {
+        let dir = Arc::new(TempDir::new());
+        let data = dir.join("data").to_str().expect("a path of UTF-8").to_owned();
+        let mut all = match redis {
+            Some((_, url)) => vec!["--redis", url],
+            None => vec!["--data-dir", &data],
+        };
+        all.extend_from_slice(args);
+        let redis = redis.map(|(redis, _)| Arc::clone(redis));
+        Node::launch("n1", &all, &[("RUST_LOG", "trace")], redis, dir)
     }
 
     /// A node over this Redis; ready.
@@ -87,11 +102,17 @@ impl Node {
     pub fn on_url(redis: &Arc<Redis>, url: &str, name: &str, args: &[&str]) -> Node {
         let mut all = vec!["--redis", url];
         all.extend_from_slice(args);
-        Node::launch(name, &all, Some(Arc::clone(redis)), Arc::new(TempDir::new()))
+        Node::launch(name, &all, &[], Some(Arc::clone(redis)), Arc::new(TempDir::new()))
     }
 
     #[track_caller]
-    fn launch(name: &str, args: &[&str], redis: Option<Arc<Redis>>, dir: Arc<TempDir>) -> Node {
+    fn launch(
+        name: &str,
+        args: &[&str],
+        env: &'static [(&'static str, &'static str)],
+        redis: Option<Arc<Redis>>,
+        dir: Arc<TempDir>,
+    ) -> Node {
         let mut all = vec!["serve", "--http", "127.0.0.1:0", "--tcp", "127.0.0.1:0", "--node", name];
         // A test may name another address.
         if args.contains(&"--http") {
@@ -103,8 +124,16 @@ impl Node {
         }
         all.extend_from_slice(args);
         let args: Vec<String> = all.iter().map(|&arg| arg.to_owned()).collect();
-        let running = Running::start(&args);
-        Node { name: name.to_owned(), args, running: Mutex::new(running), earlier: Mutex::default(), redis, _dir: dir }
+        let running = Running::start(&args, env);
+        Node {
+            name: name.to_owned(),
+            args,
+            env,
+            running: Mutex::new(running),
+            earlier: Mutex::default(),
+            redis,
+            _dir: dir,
+        }
     }
 
     pub fn name(&self) -> &str {
@@ -158,7 +187,7 @@ impl Node {
     pub fn restart(&self) {
         self.kill();
         lock(&self.earlier).push_str(&format!("{}--- restarted\n", self.log()));
-        let next = Running::start(&self.args);
+        let next = Running::start(&self.args, self.env);
         *lock(&self.running) = next;
         self.expect_ready();
     }
@@ -339,9 +368,9 @@ impl Drop for Node {
 
 impl Running {
     #[track_caller]
-    fn start(args: &[String]) -> Running {
+    fn start(args: &[String], env: &[(&str, &str)]) -> Running {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let mut program = Program::start(&args, &[]);
+        let mut program = Program::start(&args, env);
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some((http, tcp)) = ready_line(&program.stderr()) {
