@@ -124,6 +124,10 @@ pub struct ServeArgs {
     /// How safely Redis must write before this node calls itself ready
     #[arg(long, env = "PAYRELAY_REQUIRE_DURABILITY", value_name = "LEVEL", default_value = "everysec")]
     pub require_durability: Durability,
+
+    /// With --redis: how many replicas must have a payment before its sender hears of it (0 to 64)
+    #[arg(long, env = "PAYRELAY_WAIT_REPLICAS", value_name = "REPLICAS", default_value = "0", value_parser = count_in(0, 64))]
+    pub wait_replicas: usize,
 }
 
 /// Who takes the HTTP connections.
@@ -387,6 +391,9 @@ impl ServeArgs {
                 "--tcp {tcp} can be reached from other machines; give --client-secret-file FILE, listen on 127.0.0.1, or say --insecure"
             ));
         }
+        if self.wait_replicas > 0 && self.redis.is_none() {
+            return refuse("--wait-replicas needs --redis; the embedded inbox has no replicas".into());
+        }
         let port = self.http.port();
         if port != 0 && self.tcp.iter().any(|tcp| tcp.port() == port) {
             return refuse(format!("--http and --tcp both have port {port}; give one of them another port"));
@@ -618,7 +625,7 @@ mod tests {
         assert_eq!(args.dedup_window, Duration::from_secs(604_800));
         assert_eq!(args.http_server, HttpServer::Strict);
         assert_eq!(args.require_durability, Durability::Everysec);
-        assert_eq!((args.max_clients, args.max_http), (None, None));
+        assert_eq!((args.max_clients, args.max_http, args.wait_replicas), (None, None, 0));
     }
 
     #[test]
@@ -657,6 +664,8 @@ mod tests {
             ("serve --http-server", "needs a value"),
             ("serve --require-durability never", "always, everysec, any"),
             ("serve --node a/b", "A-Z a-z 0-9"),
+            ("serve --wait-replicas 65 --redis redis://h", "from 0 to 64"),
+            ("serve --wait-replicas 1", "--redis"),
             ("serve --redis http://x", "redis://"),
             ("serve --redis redis://h --data-dir d", "give one of them"),
             ("serve --insecure=maybe", "--insecure"),

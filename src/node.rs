@@ -15,6 +15,7 @@ use crate::gate::Gate;
 use crate::http::routes::Routes;
 use crate::http::{door as http_door, tiny};
 use crate::inbox::disk::{DiskInbox, DiskOptions};
+use crate::inbox::redis::durability::Demands;
 use crate::inbox::redis::{Options, RedisInbox, Target};
 use crate::inbox::{Durability, Inbox};
 use crate::metrics::Metrics;
@@ -356,14 +357,19 @@ fn open_store(args: &ServeArgs, name: &str, bells: &Arc<Bells>) -> Result<(Arc<d
     let failed = |why: String| StartError::Configuration(format!("--redis {url}: {why}"));
     let target = Target::parse(url.expose()).map_err(failed)?;
     let bus = Bus::redis(url.expose(), name).map_err(|e| failed(e.to_string()))?;
+    let options = Options { node, inbox_limit, dedup_window: args.dedup_window, demands: demands(args) };
+    let hint = Box::new(move |hint| bells.hint(hint));
+    Ok((Arc::new(RedisInbox::new(&target, options, hint)), bus))
+}
+
+/// What is asked of a Redis.
+pub(crate) fn demands(args: &ServeArgs) -> Demands {
     let durability = match args.require_durability {
         args::Durability::Always => Durability::Always,
         args::Durability::Everysec => Durability::Everysec,
         args::Durability::Any => Durability::Any,
     };
-    let options = Options { node, inbox_limit, dedup_window: args.dedup_window, durability };
-    let hint = Box::new(move |hint| bells.hint(hint));
-    Ok((Arc::new(RedisInbox::new(&target, options, hint)), bus))
+    Demands { durability, replicas: args.wait_replicas }
 }
 
 /// Gives the store a moment before the ports open. A node starts without it all the same.

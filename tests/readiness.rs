@@ -151,3 +151,101 @@ fn after_a_script_that_did_not_end() {
     });
     expect_ready_by_itself(&node);
 }
+
+/// What `/readyz` says a 2xx is worth; the log says the same.
+#[track_caller]
+fn words(node: &Node) -> String {
+    let words = node.get("/readyz").expect(200).field("durability");
+    node.expect_log(&words);
+    words
+}
+
+const ALWAYS: &str = "durable: a 2xx is on Redis' disk before it is sent. Survives a crash of payrelay, of Redis and of the machine, as far as the disk keeps its word.";
+const EVERY_SECOND: &str = "survives a crash of payrelay, and of the Redis process on a healthy disk. A power cut loses about the last second; a stalled or full disk can lose about two seconds of accepted payments, even on a plain Redis crash.";
+const FAILOVER: &str = " A failover can lose payments the new primary had not received.";
+
+#[test]
+fn the_words_say_what_a_2xx_is_worth() {
+    let any: &[&str] = &["--require-durability", "any"];
+    let weaker = format!("{EVERY_SECOND} Weaker while the file is rewritten.");
+    let cases: [(&[&str], &str); 7] = [
+        (&[], ALWAYS),
+        (&["--appendfsync", "everysec"], EVERY_SECOND),
+        (&["--appendfsync", "everysec", "--no-appendfsync-on-rewrite", "yes"], &weaker),
+        (&["--appendfsync", "no"], "a Redis crash or power cut loses accepted payments: up to about 30 s."),
+        (
+            &["--appendonly", "no", "--save", "3600 1 300 100"],
+            "a Redis crash or power cut loses accepted payments: all since the last snapshot.",
+        ),
+        (&["--appendonly", "no"], "memory only: a restart of Redis loses every pending payment."),
+        (&["--save", "3600 1 300 100"], ALWAYS),
+    ];
+    for (settings, said) in cases {
+        let node = Node::on(&Redis::with(settings), "n1", any);
+        assert_eq!(words(&node), said, "{settings:?}");
+    }
+}
+
+#[test]
+fn a_redis_that_does_not_tell_is_unknown() {
+    let (redis, _node) = as_relay();
+    redis.cli(&["ACL", "SETUSER", "relay", "-config"]).expect_ok();
+    let url = format!("redis://relay:right@127.0.0.1:{}/", redis.port());
+    let node = Node::on_url(&redis, &url, "n2", &["--require-durability", "any"]);
+    node.expect_ready();
+    assert_eq!(words(&node), "durability unknown: CONFIG GET is not allowed here. The append-only file is on.");
+    let node = Node::on_url(&redis, &url, "n3", &[]);
+    expect_reason(&node, &["--require-durability everysec"]);
+}
+
+#[test]
+fn a_redis_with_a_replica_may_fail_over() {
+    let redis = Redis::start();
+    let replica = Redis::replica_of(redis.port());
+    harness::redis::caught_up(&redis, &replica);
+    let node = Node::on(&redis, "n1", &[]);
+    assert_eq!(words(&node), format!("{ALWAYS}{FAILOVER}"));
+    let node = Node::on(&redis, "n2", &["--wait-replicas", "1"]);
+    assert_eq!(
+        words(&node),
+        format!("{ALWAYS}{FAILOVER} payrelay waits for 1 replica (narrows it, does not close it).")
+    );
+    let node = Node::on_url(&redis, &redis.url(), "n3", &["--wait-replicas", "2"]);
+    expect_reason(&node, &["1 of the 2 replicas"]);
+}
+
+#[test]
+fn after_a_replica_that_was_away() {
+    let redis = Redis::start();
+    let replica = Redis::replica_of(redis.port());
+    harness::redis::caught_up(&redis, &replica);
+    let node = Node::on(&redis, "n1", &["--wait-replicas", "1"]);
+    // Frozen, it is still connected; killed, it is not.
+    replica.pause();
+    expect_reason(&node, &["0 of the 1 replicas"]);
+    replica.resume();
+    expect_ready_by_itself(&node);
+    replica.kill();
+    expect_reason(&node, &["0 of the 1 replicas"]);
+    replica.restart();
+    expect_ready_by_itself(&node);
+}
+
+#[test]
+fn a_payment_that_waited_in_vain_says_so_at_once() {
+    let redis = Redis::start();
+    let replica = Redis::replica_of(redis.port());
+    harness::redis::caught_up(&redis, &replica);
+    let node = Node::on(&redis, "n1", &["--wait-replicas", "1"]);
+    replica.pause();
+    node.post("01", "1").expect_problem(503, "unavailable");
+    let ready = node.get("/readyz").expect(503);
+    assert!(ready.field("reason").contains("0 of 1 replicas"), "{}", ready.show());
+}
+
+#[test]
+fn eviction_is_called_by_its_name() {
+    let redis = Redis::with(&["--maxmemory-policy", "volatile-lru"]);
+    let node = Node::on_url(&redis, &redis.url(), "n1", &["--require-durability", "any"]);
+    expect_reason(&node, &["redis may evict inboxes."]);
+}

@@ -2,6 +2,7 @@
 //! What only Redis can do to us (junk, forgotten scripts, another node) stands at the end.
 
 use super::disk::{DiskInbox, DiskOptions};
+use super::redis::durability::Demands;
 use super::redis::{Options, RedisInbox, Target};
 use super::*;
 use crate::doorbell::{Bell, Hint};
@@ -152,7 +153,8 @@ impl Server {
         dedup_window: Duration,
         heard: &Arc<Mutex<Vec<String>>>,
     ) -> RedisInbox {
-        let options = Options { node: node.into(), inbox_limit, dedup_window, durability: Durability::Any };
+        let demands = Demands { durability: Durability::Any, replicas: 0 };
+        let options = Options { node: node.into(), inbox_limit, dedup_window, demands };
         let record = recorder(heard);
         // That a client is to be looked at is a hint of another kind, and no bell.
         let hint = Box::new(move |hint| {

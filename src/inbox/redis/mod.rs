@@ -10,15 +10,18 @@
 //! | `payrelay:{01}:beside` | hash of what is seldom used: `since`, `address`, `wait:<seq>` |
 //! | `payrelay:{01}:id:<payment id>` | `seq accepted_at born fingerprint`, for the dedup window |
 //! | `payrelay:<db>:waiting` | sorted set: client → oldest `accepted_at` of inboxes that stay non-empty |
+//! | `payrelay:<db>:replicated` | written before each `WAIT`, with `--wait-replicas` only |
 //! | `payrelay:<db>:nodes`, `payrelay:<db>:lease:<name>` | set of names; boot id, five seconds long |
 //!
 //! Payments go through group commit on a connection of their own; so do the bookkeeper's notes,
 //! catch-up's readings, questions and the lease, so that none stands in another's way.
 
 mod connection;
-mod durability;
+pub(crate) mod durability;
+mod facts;
 mod lease;
 mod names;
+mod replicas;
 mod reply;
 mod scripts;
 mod waiting;
@@ -28,16 +31,19 @@ pub(crate) use names::{all_channel, node_channel};
 
 use super::group::Group;
 use super::{
-    Accepted, Ask, Booked, Claim, Deposit, Durability, Error, Found, Health, Inbox, MAX_PER_CALL, Note, Owner, Query,
-    Reading, Record, Retired, Session, Status, Stored, Tended, Token, Which,
+    Accepted, Ask, Booked, Claim, Deposit, Error, Found, Health, Inbox, MAX_PER_CALL, Note, Owner, Query, Reading,
+    Record, Retired, Session, Status, Stored, Tended, Token, Which,
 };
 use crate::doorbell::{Bell, Hint, parse_entry};
 use crate::payment::{ClientId, Entry, Seq};
 use connection::{Lines, NO_SCRIPT, Outage, Pipeline};
+use durability::Demands;
+use facts::Facts;
 use lease::Lease;
 use names::Names;
 use parking_lot::Mutex;
 use redis::Value;
+use replicas::Replicas;
 use reply::{bytes, mark, number, read_booked, read_found, read_slice, senseless, text, texts};
 use scripts::{Script, Scripts};
 use std::sync::Arc;
@@ -49,13 +55,16 @@ const LEAST_HOLD_MS: &[u8] = b"100";
 /// How often Redis is asked what its word is worth.
 const ASK_DURABILITY: Duration = Duration::from_secs(5);
 
+/// What came back to a pipeline, one for each command.
+type Replies = Vec<Result<Value, Error>>;
+
 /// What a node sets.
 pub(crate) struct Options {
     pub(crate) node: String,
     /// The most payments one inbox holds.
     pub(crate) inbox_limit: u64,
     pub(crate) dedup_window: Duration,
-    pub(crate) durability: Durability,
+    pub(crate) demands: Demands,
 }
 
 /// The inbox of every client, on Redis.
@@ -66,6 +75,7 @@ pub(crate) struct RedisInbox {
     names: Names,
     scripts: Scripts,
     deposits: Group<Deposit>,
+    replicas: Replicas,
     commits: Lines,
     books: Lines,
     readings: Lines,
@@ -100,6 +110,7 @@ impl RedisInbox {
         let state = State { verdict: None, trouble: None };
         RedisInbox {
             me: format!("{}/{boot}", options.node),
+            replicas: Replicas::new(options.demands.replicas, names.replicated()),
             deposits: Group::new(),
             commits: lines(1),
             books: lines(1),
@@ -118,20 +129,38 @@ impl RedisInbox {
 
     /// Calls a script for each item. One that Redis does not know (it forgot all, or is another
     /// one) was not run: it is loaded and called again.
-    fn call<T>(&self, lines: &Lines, items: &[T], push: impl Fn(&mut Pipeline, &T)) -> Vec<Result<Value, Error>> {
+    fn call<T>(&self, lines: &Lines, items: &[T], push: impl Fn(&mut Pipeline, &T)) -> Replies {
+        self.call_and(lines, items, push, |_| {}).0
+    }
+
+    /// The same, with something said behind each pipeline; what came back to that stands apart.
+    fn call_and<T>(
+        &self,
+        lines: &Lines,
+        items: &[T],
+        push: impl Fn(&mut Pipeline, &T),
+        push_behind: impl Fn(&mut Pipeline),
+    ) -> (Replies, Replies) {
+        if items.is_empty() {
+            return (Vec::new(), Vec::new());
+        }
         let mut pipeline = Pipeline::default();
         items.iter().for_each(|item| push(&mut pipeline, item));
+        push_behind(&mut pipeline);
         let mut replies = lines.call(&pipeline);
+        let mut behind = replies.split_off(items.len());
         let unknown = |reply: &Result<Value, Error>| matches!(reply, Err(Error::Unavailable { stored: Stored::No, why }) if why == NO_SCRIPT);
         if replies.iter().any(unknown) {
             let mut again = Pipeline::default();
             let loads = self.scripts.load(&mut again);
             let missing: Vec<usize> = (0..items.len()).filter(|&i| unknown(&replies[i])).collect();
             missing.iter().for_each(|&i| push(&mut again, &items[i]));
-            let answers = lines.call(&again).into_iter().skip(loads);
-            missing.into_iter().zip(answers).for_each(|(i, answer)| replies[i] = answer);
+            push_behind(&mut again);
+            let mut answers = lines.call(&again).into_iter().skip(loads);
+            missing.into_iter().zip(answers.by_ref()).for_each(|(i, answer)| replies[i] = answer);
+            behind.extend(answers);
         }
-        replies
+        (replies, behind)
     }
 
     /// One round of the group commit.
@@ -140,19 +169,26 @@ impl RedisInbox {
         let (deposits, late): (Vec<_>, Vec<_>) = deposits.into_iter().partition(|d| now < d.deadline);
         late.into_iter().for_each(|d| d.done.say(Err(Error::away("no time was left"))));
         let now_ms = self.lease.now_ms().to_string();
-        let replies = self.call(&self.commits, &deposits, |pipeline, d| self.push_accept(pipeline, d, &now_ms));
-        self.note_trouble(&replies);
+        let push = |pipeline: &mut Pipeline, d: &Deposit| self.push_accept(pipeline, d, &now_ms);
+        let (replies, waited) = self.call_and(&self.commits, &deposits, push, |pipeline| self.replicas.push(pipeline));
+        let replicated = self.replicas.judge(&waited);
+        match &replicated {
+            Ok(()) => self.note_trouble(&replies),
+            Err(error) => self.note_trouble(&[Err(error.clone())]),
+        }
         let outcomes: Vec<_> = deposits.iter().zip(replies).map(|(d, reply)| self.read_accepted(d, &reply?)).collect();
         // All bells of a round ring before its answers are written: writing takes longer.
         let outcomes: Vec<_> = deposits.iter().zip(outcomes).map(|(d, outcome)| self.ring(d, outcome)).collect();
         self.touched.note(deposits.iter().zip(&outcomes).filter(|(_, o)| o.is_ok()).map(|(d, _)| &d.payment.client));
-        deposits.into_iter().zip(outcomes).for_each(|(d, outcome)| d.done.say(outcome));
+        // What this Redis has taken is delivered in any case, but it is not promised yet.
+        let promised = |outcome: Result<Accepted, Error>| outcome.and_then(|a| replicated.clone().map(|()| a));
+        deposits.into_iter().zip(outcomes).for_each(|(d, outcome)| d.done.say(promised(outcome)));
     }
 
-    /// Redis answers, so payments can be stored again, unless it is full.
+    /// Redis answers, so payments can be stored again, unless it is full or lacks replicas.
     fn note_reached(&self) {
         let mut state = self.state.lock();
-        let over = state.trouble.as_ref().is_some_and(|(_, why)| *why != Error::StoreFull.to_string());
+        let over = state.trouble.as_ref().is_some_and(|(_, why)| !is_seen_by_payments_only(why));
         if over {
             state.trouble = None;
             log::info!("Redis answers again");
@@ -463,8 +499,9 @@ impl Inbox for RedisInbox {
         };
         let asked = self.state.lock().verdict.as_ref().map(|(at, _)| *at);
         if asked.is_none_or(|at| at.elapsed() >= ASK_DURABILITY)
-            && let Some(verdict) = durability::ask(&self.tending, self.options.durability)
+            && let Ok(facts) = Facts::learn(|pipeline| self.tending.call(pipeline))
         {
+            let verdict = durability::judge(&facts, self.options.demands);
             self.announce(&verdict);
             self.state.lock().verdict = Some((Instant::now(), verdict));
         }
@@ -489,8 +526,8 @@ impl Inbox for RedisInbox {
         let ready = match (answer, refusal, &state.trouble) {
             (Err(error), ..) => Err(error.to_string()),
             (_, Some(refusal), _) => Err(refusal),
-            // What Redis says of its memory is up to so old; until then the last payment says it.
-            (_, _, Some((at, why))) if at.elapsed() < ASK_DURABILITY && *why == Error::StoreFull.to_string() => {
+            // What Redis says of its memory and replicas is up to so old; until then the last payment says it.
+            (_, _, Some((at, why))) if at.elapsed() < ASK_DURABILITY && is_seen_by_payments_only(why) => {
                 Err(why.clone())
             }
             _ if !self.lease.holds() => Err(match &state.trouble {
@@ -521,6 +558,11 @@ impl Inbox for RedisInbox {
     fn leave(&self) {
         self.lease.end(&self.tending, &self.names);
     }
+}
+
+/// Whether this is trouble of a Redis that answers all else as if nothing were.
+fn is_seen_by_payments_only(trouble: &str) -> bool {
+    trouble == Error::StoreFull.to_string() || replicas::is_too_few(trouble)
 }
 
 impl RedisInbox {

@@ -26,6 +26,11 @@ impl Names {
     pub(super) fn nodes(&self) -> String {
         format!("payrelay:{}:nodes", self.database)
     }
+
+    /// What is written only so that replicas have something to confirm.
+    pub(super) fn replicated(&self) -> String {
+        format!("payrelay:{}:replicated", self.database)
+    }
 }
 
 /// The pub/sub channel of one node.
