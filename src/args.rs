@@ -34,6 +34,8 @@ const MAX_NODE_NAME_BYTES: usize = 128;
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// What stands around the message in a line of a batch, with the longest client id.
 const MAX_BENCH_ENVELOPE_BYTES: usize = 160;
+/// More than any machine holds, and little enough to be multiplied by a payment's size.
+const MAX_EXPECTED: usize = 1_000_000_000;
 /// Longer ones leave no room in a client id for the number.
 const MAX_PREFIX_BYTES: usize = 120;
 
@@ -50,6 +52,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Print a client's TCP token
     Token(TokenArgs),
+    /// Check what the promises hang on, before a node starts or beside it; changes nothing
+    Doctor(Box<DoctorArgs>),
     /// Put a node under load and check that every payment arrives once, in order and unchanged
     Bench(BenchArgs),
 }
@@ -239,6 +243,30 @@ pub struct TokenArgs {
     pub client_secret_file: PathBuf,
 }
 
+/// What `payrelay doctor` takes: a node's settings, and the load that it shall carry.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// The settings of the node.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+
+    /// Expected clients, on all nodes together
+    #[arg(long, value_name = "CLIENTS", default_value = "0", value_parser = count_in(0, MAX_EXPECTED))]
+    pub expect_clients: usize,
+
+    /// Expected payments that wait at the worst time, of all clients together
+    #[arg(long, value_name = "PAYMENTS", default_value = "0", value_parser = count_in(0, MAX_EXPECTED))]
+    pub expect_pending: usize,
+
+    /// Expected payments with a payment id within the dedup window
+    #[arg(long, value_name = "IDS", default_value = "0", value_parser = count_in(0, MAX_EXPECTED))]
+    pub expect_ids: usize,
+
+    /// Expected size of a message
+    #[arg(long, value_name = "BYTES", default_value = "256", value_parser = count_in(1, MAX_BODY_BYTES))]
+    pub expect_size: usize,
+}
+
 /// What `payrelay bench` takes.
 #[derive(Args, Clone, Debug)]
 pub struct BenchArgs {
@@ -408,7 +436,7 @@ impl ServeArgs {
 }
 
 /// Whether only this machine reaches an address.
-fn is_loopback(address: SocketAddr) -> bool {
+pub(crate) fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
@@ -483,6 +511,7 @@ fn parse_from(argv: Vec<OsString>) -> Result<Command, Unusable> {
     let command = CommandLine::from_arg_matches(&matches).map_err(&refuse)?.command;
     match &command {
         Command::Serve(args) => args.check().map_err(Unusable::Wrong)?,
+        Command::Doctor(args) => args.serve.check().map_err(Unusable::Wrong)?,
         Command::Bench(args) => args.check().map_err(Unusable::Wrong)?,
         _ => {}
     }
@@ -666,6 +695,10 @@ mod tests {
             ("serve --node a/b", "A-Z a-z 0-9"),
             ("serve --wait-replicas 65 --redis redis://h", "from 0 to 64"),
             ("serve --wait-replicas 1", "--redis"),
+            ("doctor --wait-replicas 1", "--redis"),
+            ("doctor --heartbeat 0", "from 1 to 3600"),
+            ("doctor --expect-size 0", "from 1 to 16777216"),
+            ("serve --expect-clients 1", "unexpected argument"),
             ("serve --redis http://x", "redis://"),
             ("serve --redis redis://h --data-dir d", "give one of them"),
             ("serve --insecure=maybe", "--insecure"),

@@ -59,18 +59,62 @@ fn limit(resource: Resource) -> usize {
     getrlimit(resource).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX))
 }
 
-fn measure() -> (usize, &'static str) {
+/// One of the limits on how many connections a process can hold.
+pub(crate) struct Bound {
+    /// So many, HTTP and TCP together.
+    pub(crate) most: usize,
+    pub(crate) name: &'static str,
+    /// How to allow so many.
+    pub(crate) mend: fn(usize) -> String,
+}
+
+/// All of them. Raises the soft descriptor limit.
+pub(crate) fn bounds() -> [Bound; 6] {
     let descriptors = raise_descriptor_limit();
     let mappings = number("/proc/sys/vm/max_map_count").saturating_sub(OTHER_MAPPINGS) / MAPPINGS_PER_THREAD;
-    let bounds = [
-        (descriptors.saturating_sub(OTHER_DESCRIPTORS), "RLIMIT_NOFILE"),
-        (limit(Resource::Nproc).saturating_sub(OTHER_THREADS), "RLIMIT_NPROC"),
-        (mappings, "vm.max_map_count / 4"),
-        (number("/proc/sys/kernel/threads-max") / 2, "kernel.threads-max / 2"),
-        (number("/proc/sys/kernel/pid_max").saturating_sub(1024), "kernel.pid_max"),
-        (number(&pids_max()).saturating_sub(OTHER_THREADS), "cgroup pids.max"),
-    ];
-    bounds.into_iter().min_by_key(|(most, _)| *most).unwrap_or((64, "nothing known"))
+    [
+        Bound {
+            most: descriptors.saturating_sub(OTHER_DESCRIPTORS),
+            name: "RLIMIT_NOFILE",
+            mend: |n| format!("LimitNOFILE={} (or `ulimit -Hn`)", n + OTHER_DESCRIPTORS),
+        },
+        Bound {
+            most: limit(Resource::Nproc).saturating_sub(OTHER_THREADS),
+            name: "RLIMIT_NPROC",
+            mend: |n| format!("LimitNPROC={} (or `ulimit -Hu`)", n + OTHER_THREADS),
+        },
+        Bound {
+            most: mappings,
+            name: "vm.max_map_count / 4",
+            mend: |n| format!("sysctl -w vm.max_map_count={}", n * MAPPINGS_PER_THREAD + OTHER_MAPPINGS),
+        },
+        Bound {
+            most: number("/proc/sys/kernel/threads-max") / 2,
+            name: "kernel.threads-max / 2",
+            mend: |n| format!("sysctl -w kernel.threads-max={}", n * 2),
+        },
+        Bound {
+            most: number("/proc/sys/kernel/pid_max").saturating_sub(1024),
+            name: "kernel.pid_max",
+            mend: |n| format!("sysctl -w kernel.pid_max={}", n + 1024),
+        },
+        Bound {
+            most: number(&pids_max()).saturating_sub(OTHER_THREADS),
+            name: "cgroup pids.max",
+            mend: |n| format!("TasksMax={} (or a container's --pids-limit)", n + OTHER_THREADS),
+        },
+    ]
+}
+
+fn measure() -> (usize, &'static str) {
+    let lowest = bounds().into_iter().min_by_key(|bound| bound.most);
+    lowest.map_or((64, "nothing known"), |bound| (bound.most, bound.name))
+}
+
+/// How many connections there must be for so many clients: with HTTP's share and the reserve.
+pub(crate) fn needed_for(clients: usize, http: Option<usize>) -> usize {
+    let http = http.unwrap_or((clients / 3 + 1).min(4096));
+    clients + http.max(1) + 256
 }
 
 /// The file with the process limit of this process' own cgroup (version 2).
@@ -102,6 +146,17 @@ mod tests {
         assert_eq!(capacity, Capacity { clients: 2, http: 10, bound: "--max-clients" });
         let capacity = share((1000, "x"), Some(5000), None);
         assert!(capacity.clients + capacity.http <= 900 && capacity.bound == "x");
+    }
+
+    #[test]
+    fn what_is_needed_for_some_clients_holds_them() {
+        for clients in [1, 100, 12_287, 12_288, 12_289, 30_000, 1_000_000] {
+            for http in [None, Some(1), Some(4096), Some(5000)] {
+                let total = needed_for(clients, http);
+                let held = share((total, "x"), None, http).clients;
+                assert!(held >= clients || http.is_some_and(|http| http > clients), "{clients} {http:?}: {held}");
+            }
+        }
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod receipts;
 mod router;
 mod seldom;
 mod signals;
+mod sizing;
 mod socket;
 mod strangers;
 mod tender;

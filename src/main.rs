@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use payrelay::args::{self, Command};
-use payrelay::commands::{self, Failure, bench, listen, send, status, token};
+use payrelay::commands::{self, Failure, bench, doctor, listen, send, status, token};
 use payrelay::logging;
 use payrelay::node::{self, StartError};
 
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Send(args) => send::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Token(args) => token::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match outcome {

@@ -1,4 +1,4 @@
-//! The commands that talk to a running node, one a file; `serve` is `node.rs`.
+//! The commands beside `serve`, which is `node.rs`; one a file.
 //!
 //! Each has a `run` that returns when its work is done. Here is what they share: how one fails,
 //! how it opens a connection, how it speaks to the user. They run on the main thread.
@@ -14,6 +14,7 @@ use crate::args::UsageError;
 use crate::printable::printable;
 
 pub mod bench;
+pub mod doctor;
 mod http_client;
 mod line_client;
 pub mod listen;

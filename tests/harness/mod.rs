@@ -98,10 +98,19 @@ pub struct TempDir(PathBuf);
 
 impl TempDir {
     pub fn new() -> TempDir {
+        TempDir::within(&std::env::temp_dir())
+    }
+
+    /// One that is not in memory, where the system's own are.
+    pub fn on_disk() -> TempDir {
+        TempDir::within(Path::new(env!("CARGO_TARGET_TMPDIR")))
+    }
+
+    fn within(parent: &Path) -> TempDir {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("payrelay-test-{}-{number}-{}", process::id(), now_ms());
-        let path = std::env::temp_dir().join(name);
+        let path = parent.join(name);
         fs::create_dir_all(&path).expect("a temporary directory");
         TempDir(path)
     }

@@ -15,6 +15,7 @@
 //! is never repeated, for nobody knows then what the disk holds: the process ends.
 
 mod job;
+pub(crate) mod look;
 mod open;
 mod round;
 mod tables;
@@ -46,7 +47,7 @@ use view::View;
 
 /// While less is free on the disk, no payment is accepted: claims and acknowledgements need room
 /// too, and a file system that is full to the last block would end the process.
-const KEEP_FREE_BYTES: u64 = 64 << 20;
+pub(crate) const KEEP_FREE_BYTES: u64 = 64 << 20;
 
 /// How the embedded home is to keep its promises.
 #[derive(Clone, Debug)]

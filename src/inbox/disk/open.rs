@@ -13,6 +13,8 @@ use std::{error, fmt, io};
 
 /// What redb may keep of the file in memory; the rest is the system's page cache.
 const CACHE_BYTES: usize = 64 << 20;
+/// The file within the directory.
+pub(super) const FILE_NAME: &str = "inbox.redb";
 /// How often a long check of the file says how far it is.
 const PROGRESS: Duration = Duration::from_secs(2);
 
@@ -77,7 +79,7 @@ pub(super) fn open(dir: &Path) -> Result<Database, OpenError> {
     }
     let denied = |path: &Path, cause| OpenError::Denied { path: path.to_owned(), cause };
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|cause| denied(dir, cause))?;
-    let path = dir.join("inbox.redb");
+    let path = dir.join(FILE_NAME);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(&path).map_err(|cause| denied(&path, cause))?;

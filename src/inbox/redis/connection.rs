@@ -289,7 +289,12 @@ fn refuse_all(count: usize, error: &Error) -> Vec<Result<Value, Error>> {
     (0..count).map(|_| Err(error.clone())).collect()
 }
 
-fn exchange(line: &mut redis::Connection, pipeline: &Pipeline, deadline: Instant) -> Vec<Result<Value, Error>> {
+/// Says it all on one connection and returns as many replies, until the deadline.
+pub(super) fn exchange(
+    line: &mut redis::Connection,
+    pipeline: &Pipeline,
+    deadline: Instant,
+) -> Vec<Result<Value, Error>> {
     if pipeline.count == 0 {
         return Vec::new();
     }

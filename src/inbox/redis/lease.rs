@@ -144,7 +144,7 @@ impl Lease {
 }
 
 /// The reply of TIME in milliseconds.
-fn clock(reply: &Value) -> Option<u64> {
+pub(super) fn clock(reply: &Value) -> Option<u64> {
     let parts = texts(reply);
     let number = |i: usize| parts.get(i)?.parse::<u64>().ok();
     Some(number(0)? * 1000 + number(1)? / 1000)

@@ -18,7 +18,8 @@
 
 mod connection;
 pub(crate) mod durability;
-mod facts;
+pub(crate) mod facts;
+pub(crate) mod inquiry;
 mod lease;
 mod names;
 mod replicas;
