@@ -108,13 +108,17 @@ enum Took {
 }
 
 impl Connection {
+    /// A connection that has said hello.
+    // Not inlined: with these values on its stack, the reader's thread, of which there is one for each client, would
+    // touch a third page of it for good.
+    #[inline(never)]
     pub(crate) fn new(
         client: ClientId,
         (stream, peer): (TcpStream, SocketAddr),
         window: usize,
         auto_ack: bool,
         shared: Arc<Shared>,
-    ) -> Connection {
+    ) -> Arc<Connection> {
         let inner = Inner {
             delivery: Delivery::new(window),
             session: None,
@@ -132,7 +136,7 @@ impl Connection {
         let since_ms = u64::try_from(now.as_millis()).unwrap_or(0);
         let (token, inner) = (Token::random(), Mutex::new(inner));
         let claimed = Arc::new(AtomicBool::new(false));
-        Connection { client, stream, peer, since_ms, token, window, auto_ack, claimed, shared, inner }
+        Arc::new(Connection { client, stream, peer, since_ms, token, window, auto_ack, claimed, shared, inner })
     }
 
     pub(crate) fn client(&self) -> &ClientId {

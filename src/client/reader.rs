@@ -22,7 +22,7 @@ pub(crate) const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// How long a refused client's bytes are still read, so that it can read why.
 const LINGER: Duration = Duration::from_secs(1);
 /// What is read at once. No more, for a thousand readers' stacks share one processor's cache.
-const READ_BYTES: usize = 512;
+const READ_BYTES: usize = 256;
 /// What an idle client may keep as its buffer.
 const KEPT_BYTES: usize = 64;
 
@@ -50,7 +50,7 @@ pub(crate) fn run(reception: &Reception, stream: TcpStream, peer: SocketAddr) {
             return;
         }
     }
-    let connection = Arc::new(Connection::new(client, (stream, peer), window, auto_ack, Arc::clone(&reception.shared)));
+    let connection = Connection::new(client, (stream, peer), window, auto_ack, Arc::clone(&reception.shared));
     reception.clients.enter(&connection);
     if reception.shared.book.put(Item::Claim(Arc::clone(&connection), Instant::now() + CLAIM_LIMIT)) {
         let reason = converse(reception, &connection, &mut lines);
