@@ -151,38 +151,45 @@ def start_redis(processes, fsync):
     return port
 
 
-def start_payrelay(processes, binary, store):
-    http, tcp = free_port(), free_port()
+def start_payrelay(processes, binary, store, nodes):
     if store == "embedded":
         inbox = ["--data-dir", str(processes.dir / "inbox")]
     else:
         inbox = ["--redis", f"redis://127.0.0.1:{start_redis(processes, store)}/0"]
-    processes.start("payrelay", [binary, "serve", "--http", f"127.0.0.1:{http}", "--tcp", f"127.0.0.1:{tcp}", *inbox])
+    ports = []
+    for number in range(nodes):
+        http, tcp = free_port(), free_port()
+        processes.start(f"payrelay-{number}", [binary, "serve", "--http", f"127.0.0.1:{http}",
+                                               "--tcp", f"127.0.0.1:{tcp}", *inbox])
 
-    def is_ready():
-        with urllib.request.urlopen(f"http://127.0.0.1:{http}/readyz", timeout=2) as response:
-            return response.status == 200
-    processes.await_ready("payrelay", is_ready)
-    return http, tcp
+        def is_ready():
+            with urllib.request.urlopen(f"http://127.0.0.1:{http}/readyz", timeout=2) as response:
+                return response.status == 200
+        processes.await_ready(f"payrelay-{number}", is_ready)
+        ports.append((http, tcp))
+    return ports
 
 
-def start_article(processes, store):
+def start_article(processes, store, nodes):
     # The same Redis, although publishing writes nothing to its disk.
     redis = start_redis(processes, "everysec" if store == "embedded" else store)
-    http, tcp = free_port(), free_port()
-    processes.start("node", ["node", str(ARTICLE / "server.js")],
-                    HTTP_PORT=str(http), TCP_PORT=str(tcp), REDIS_PORT=str(redis))
-    processes.await_ready("node", lambda: "ready" in (processes.dir / "node.log").read_text())
-    return http, tcp
+    ports = []
+    for number in range(nodes):
+        http, tcp = free_port(), free_port()
+        name = f"node-{number}"
+        processes.start(name, ["node", str(ARTICLE / "server.js")],
+                        HTTP_PORT=str(http), TCP_PORT=str(tcp), REDIS_PORT=str(redis))
+        processes.await_ready(name, lambda: "ready" in (processes.dir / f"{name}.log").read_text())
+        ports.append((http, tcp))
+    return ports
 
 
 def load(binary, server, work, secs, ports, processes):
     """Runs the load; returns the report, and the CPU seconds of server and Redis, of the load, of all others."""
-    http, tcp = ports
     _, for_payrelay, for_article = WORKS[work]
     own = for_payrelay if server == "payrelay" else [*for_article, "--no-ack"]
-    command = [binary, "bench", "--http", f"http://127.0.0.1:{http}", "--tcp", f"127.0.0.1:{tcp}",
-               "--seconds", str(secs), "--json", *LOAD, *own]
+    command = [binary, "bench", "--http", ",".join(f"http://127.0.0.1:{http}" for http, _ in ports),
+               "--tcp", ",".join(f"127.0.0.1:{tcp}" for _, tcp in ports), "--seconds", str(secs), "--json", *LOAD, *own]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PAYRELAY_")}
     children = os.times()
     bench = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -212,15 +219,18 @@ def load(binary, server, work, secs, ports, processes):
     return json.loads(output), cpu, generator, max(0, busy / TICKS - cpu - generator)
 
 
-def measure(binary, server, work, store, secs):
+def measure(binary, server, work, store, secs, nodes):
     idle = await_quiet()
     with Processes() as processes:
-        start = start_payrelay(processes, binary, store) if server == "payrelay" else start_article(processes, store)
-        load(binary, server, work, WARM_UP_SECS, start, processes)
-        report, cpu, generator, others = load(binary, server, work, secs, start, processes)
+        if server == "payrelay":
+            ports = start_payrelay(processes, binary, store, nodes)
+        else:
+            ports = start_article(processes, store, nodes)
+        load(binary, server, work, WARM_UP_SECS, ports, processes)
+        report, cpu, generator, others = load(binary, server, work, secs, ports, processes)
     thousands = max(1, report["accepted"]) / 1000
     return {
-        "server": server, "work": work, "store": store, "secs": secs, "idle_before": idle,
+        "server": server, "work": work, "store": store, "nodes": nodes, "secs": secs, "idle_before": idle,
         "cpu_s": round(cpu, 2), "others_cpu_s": round(others, 2),
         "cpu_ms_per_1000": round(cpu * 1000 / thousands, 2),
         "generator_cpu_ms_per_1000": round(generator * 1000 / thousands, 2), "report": report,
@@ -285,10 +295,15 @@ def read_arguments():
     parser.add_argument("--secs", type=positive, default=10, help="seconds of load in each run (default 10)")
     parser.add_argument("--store", choices=["everysec", "always", "embedded"], default="everysec",
                         help="payrelay's inbox: Redis with this appendfsync, or its own file (default everysec)")
+    parser.add_argument("--nodes", type=positive, default=1,
+                        help="servers that share the Redis, clients and senders spread over them (default 1)")
     parser.add_argument("--payrelay", metavar="FILE", help="a built payrelay; by default it is built (release)")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "results.jsonl",
                         help="where each result is appended as a JSON line (default scripts/bench/results/)")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.store == "embedded" and arguments.nodes > 1:
+        parser.error("the embedded inbox is for one node")
+    return arguments
 
 
 def main():
@@ -301,7 +316,8 @@ def main():
         "machine": f"{os.cpu_count()} cores, Linux {platform.release()}",
         "command": shlex.join(["scripts/bench/run.py", *sys.argv[1:]]),
     }
-    print(f"{series['series']}, {series['machine']}, payrelay's inbox: {arguments.store}\n{series['command']}")
+    print(f"{series['series']}, {series['machine']}, payrelay's inbox: {arguments.store}, "
+          f"nodes: {arguments.nodes}\n{series['command']}")
     results = []
     with open(Path(tempfile.gettempdir()) / "payrelay-bench.lock", "w") as lock:
         # Two series at once would measure each other.
@@ -309,7 +325,8 @@ def main():
         for work in arguments.works:
             for rep in range(1, arguments.reps + 1):
                 for server in SERVERS:
-                    result = {**series, "rep": rep, **measure(binary, server, work, arguments.store, arguments.secs)}
+                    result = {**series, "rep": rep, **measure(
+                        binary, server, work, arguments.store, arguments.secs, arguments.nodes)}
                     results.append(result)
                     arguments.results.parent.mkdir(parents=True, exist_ok=True)
                     with open(arguments.results, "a") as file:
