@@ -50,9 +50,14 @@ impl Program {
     }
 
     pub fn start_with_input(args: &[&str], env: &[(&str, &str)], input: Option<&str>) -> Program {
-        let mut child = command()
-            .args(args)
-            .envs(env.iter().copied())
+        let mut command = command();
+        command.args(args).envs(env.iter().copied());
+        Program::spawn(command, input)
+    }
+
+    /// Another program than payrelay.
+    pub fn spawn(mut command: Command, input: Option<&str>) -> Program {
+        let mut child = command
             .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
