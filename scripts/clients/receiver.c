@@ -143,7 +143,7 @@ static const char *handle(int fd, const char *line, struct payment *p) {
     char ack[64];
     uint64_t heartbeat;
     if (take(line, "{\"type\":\"payment\"")) {
-        if (!p->epoch || !is_payment(line, p)) quit("a payment that this program cannot read", line);
+        if (!p->epoch || !is_payment(line, p)) quit("payment", "not in the order of fields that payrelay keeps");
         if (!holds(p)) {
             work(line);
             keep(p);

@@ -58,13 +58,14 @@ end
 -- A read in skynet has no time limit, so a coroutine beside it counts the silence, and ends the read where it must.
 local function watch(id, this, heartbeat)
   local silent = 0
-  while this.open and silent < 3 do
-    send(id, '{"type":"ping"}')
+  while true do
     this.heard = false
     skynet.sleep(heartbeat * 100)
+    if not this.open then return end
     silent = (this.heard or this.working) and 0 or silent + 1
+    if silent == 3 then return socket.shutdown(id) end
+    send(id, '{"type":"ping"}')
   end
-  if this.open then socket.shutdown(id) end
 end
 
 local function handle(id, this, packet)
@@ -114,8 +115,7 @@ local function session()
   return this.final
 end
 
-skynet.start(function()
-  memory = io.open(state_file, "r+b") or assert(io.open(state_file, "w+b"))
+local function run()
   local pause = 0.2
   while true do
     local began = skynet.now()
@@ -124,4 +124,9 @@ skynet.start(function()
     skynet.sleep(math.ceil(pause * (50 + 50 * math.random()))) -- at random, so that not all come at once
     pause = math.min(pause * 2, 5)
   end
+end
+
+skynet.start(function()
+  memory = io.open(state_file, "r+b") or assert(io.open(state_file, "w+b"))
+  skynet.fork(run) -- apart, for newservice returns only when this function does
 end)
