@@ -20,7 +20,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use self::report::{one_line, shown};
-use crate::payment::ClientId;
+use crate::payment::{ClientId, GATEWAY_PROFILES};
 
 mod redis_url;
 mod report;
@@ -54,6 +54,8 @@ pub enum Command {
     Token(TokenArgs),
     /// Check what the promises hang on, before a node starts or beside it; changes nothing
     Doctor(Box<DoctorArgs>),
+    /// Print the path of a client's notify URL, for a payment gateway
+    NotifyUrl(NotifyUrlArgs),
     /// Put a node under load and check that every payment arrives once, in order and unchanged
     Bench(BenchArgs),
 }
@@ -125,6 +127,14 @@ pub struct ServeArgs {
     #[arg(long, env = "PAYRELAY_MAX_HTTP", value_name = "CONNECTIONS", value_parser = count_in(1, usize::MAX))]
     pub max_http: Option<usize>,
 
+    /// Payment gateways whose notifications are taken, separated by commas; they need --client-secret-file
+    #[arg(long, env = "PAYRELAY_GATEWAYS", value_name = "LIST", value_delimiter = ',', value_parser = gateway)]
+    pub gateways: Vec<&'static str>,
+
+    /// When a gateway is told that its notification arrived
+    #[arg(long, env = "PAYRELAY_GATEWAY_ANSWER", value_name = "WHEN", default_value = "stored")]
+    pub gateway_answer: GatewayAnswer,
+
     /// How safely Redis must write before this node calls itself ready
     #[arg(long, env = "PAYRELAY_REQUIRE_DURABILITY", value_name = "LEVEL", default_value = "everysec")]
     pub require_durability: Durability,
@@ -142,6 +152,15 @@ pub enum HttpServer {
     Strict,
     /// tiny_http's server
     TinyHttp,
+}
+
+/// When a payment gateway is told success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GatewayAnswer {
+    /// Once the notification is in the inbox
+    Stored,
+    /// Once the client acknowledged it
+    Acknowledged,
 }
 
 /// How safely the store must keep what it took, from the strongest down.
@@ -265,6 +284,22 @@ pub struct DoctorArgs {
     /// Expected size of a message
     #[arg(long, value_name = "BYTES", default_value = "256", value_parser = count_in(1, MAX_BODY_BYTES))]
     pub expect_size: usize,
+}
+
+/// What `payrelay notify-url` takes.
+#[derive(Args, Clone, Debug)]
+pub struct NotifyUrlArgs {
+    /// The gateway: one of those that `payrelay serve --gateways` takes
+    #[arg(value_name = "PROFILE", value_parser = gateway)]
+    pub profile: &'static str,
+
+    /// Who shall receive its notifications
+    #[arg(value_name = "CLIENT", value_parser = client_id)]
+    pub client: ClientId,
+
+    /// The file that `payrelay serve` is given
+    #[arg(long, env = "PAYRELAY_CLIENT_SECRET_FILE", value_name = "FILE")]
+    pub client_secret_file: PathBuf,
 }
 
 /// What `payrelay bench` takes.
@@ -422,6 +457,12 @@ impl ServeArgs {
         if self.wait_replicas > 0 && self.redis.is_none() {
             return refuse("--wait-replicas needs --redis; the embedded inbox has no replicas".into());
         }
+        // Not even --insecure helps: without the secret there is no URL that could be right.
+        if !self.gateways.is_empty() && self.client_secret_file.is_none() {
+            return refuse(
+                "--gateways needs the secret that notify URLs are made of; give --client-secret-file FILE".into(),
+            );
+        }
         let port = self.http.port();
         if port != 0 && self.tcp.iter().any(|tcp| tcp.port() == port) {
             return refuse(format!("--http and --tcp both have port {port}; give one of them another port"));
@@ -561,6 +602,14 @@ fn client_id(text: &str) -> Result<ClientId, UsageError> {
     ClientId::parse(text).map_err(|error| UsageError(format!("`{}` is {error}", shown(text))))
 }
 
+/// One of the gateways' names, as it stands in our own list.
+fn gateway(text: &str) -> Result<&'static str, UsageError> {
+    let known = GATEWAY_PROFILES.into_iter().find(|name| *name == text.trim());
+    known.ok_or_else(|| {
+        UsageError(format!("`{}` is no gateway; give some of {}", shown(text), GATEWAY_PROFILES.join(", ")))
+    })
+}
+
 fn client_id_prefix(text: &str) -> Result<String, UsageError> {
     if text.len() <= MAX_PREFIX_BYTES && ClientId::parse(&format!("{text}0")).is_ok() {
         return Ok(text.to_owned());
@@ -669,6 +718,16 @@ mod tests {
     }
 
     #[test]
+    fn gateways_are_a_list() {
+        let args = serve("--gateways stripe,wechat-v3 --gateways alipay --client-secret-file s");
+        assert_eq!(args.gateways, ["stripe", "wechat-v3", "alipay"]);
+        assert_eq!(args.gateway_answer, GatewayAnswer::Stored);
+        let args = serve("--gateways stripe --gateway-answer acknowledged --client-secret-file s");
+        assert_eq!(args.gateway_answer, GatewayAnswer::Acknowledged);
+        assert!(serve("").gateways.is_empty());
+    }
+
+    #[test]
     fn tcp_may_be_given_several_times() {
         assert_eq!(serve("--tcp 127.0.0.1:1 --tcp [::1]:2").tcp.len(), 2);
         assert_eq!(serve("--tcp 127.0.0.1:1,127.0.0.1:2").tcp.len(), 2);
@@ -707,6 +766,14 @@ mod tests {
             ("listen --client a/b", "`a/b` is not a client id: 1 to 128"),
             ("listen --client 01 --server 7070", "HOST:PORT"),
             ("token 01", "--client-secret-file <FILE> is missing"),
+            ("serve --gateways paypal --client-secret-file s", "`paypal` is no gateway; give some of wechat-v2, "),
+            ("serve --gateways alipay,, --client-secret-file s", "`` is no gateway"),
+            ("serve --gateways stripe", "--client-secret-file"),
+            ("serve --gateways stripe --insecure", "--client-secret-file"),
+            ("serve --gateway-answer later", "stored, acknowledged"),
+            ("notify-url paypal 01 --client-secret-file s", "`paypal` is no gateway"),
+            ("notify-url stripe a/b --client-secret-file s", "`a/b` is not a client id"),
+            ("notify-url stripe 01", "--client-secret-file <FILE> is missing"),
             ("bench --tcp 127.0.0.1", "HOST:PORT"),
             ("bench --clients 0", "from 1 to 100000"),
             ("bench --senders 1025", "from 1 to 1024"),

@@ -27,6 +27,10 @@ const MAX_SECRET_BYTES: usize = 512;
 const MAX_AUTHORIZATION_BYTES: usize = 1024;
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 const TOKEN_HEX_DIGITS: usize = 64;
+/// What is hashed before the client id for the token in a notify URL, so that it is not the client's own.
+const NOTIFY: &str = "notify:";
+/// A URL is typed into a gateway's form: half of the hash is enough there.
+const NOTIFY_HEX_DIGITS: usize = 32;
 
 /// What a key may be allowed. Each route asks for exactly one of these, and none includes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,16 +200,31 @@ impl ClientSecrets {
 
     /// Whether `token` is this client's, under any of the secrets.
     pub fn verify(&self, client: &str, token: &str) -> bool {
-        if token.len() != TOKEN_HEX_DIGITS {
-            return false;
-        }
-        let Ok(shown) = HEXLOWER.decode(token.as_bytes()) else {
+        token.len() == TOKEN_HEX_DIGITS && self.made(client, token)
+    }
+
+    /// The token in a client's notify URLs: the first half of the lower-case hex HMAC-SHA256 of `notify:` and its id,
+    /// under the first secret.
+    pub fn notify_token(&self, client: &str) -> String {
+        let mut token = self.token(&format!("{NOTIFY}{client}"));
+        token.truncate(NOTIFY_HEX_DIGITS);
+        token
+    }
+
+    /// Whether `token` is that of this client's notify URLs, under any of the secrets.
+    pub fn verify_notify(&self, client: &str, token: &str) -> bool {
+        token.len() == NOTIFY_HEX_DIGITS && self.made(&format!("{NOTIFY}{client}"), token)
+    }
+
+    /// Whether the MAC of `text` under any of the secrets begins with these hex digits.
+    fn made(&self, text: &str, digits: &str) -> bool {
+        let Ok(shown) = HEXLOWER.decode(digits.as_bytes()) else {
             return false;
         };
         let mut found = false;
         for secret in &self.secrets {
-            let mac = secret.clone().chain_update(client);
-            found |= mac.verify_slice(&shown).is_ok();
+            let mac = secret.clone().chain_update(text);
+            found |= mac.verify_truncated_left(&shown).is_ok();
         }
         found
     }
@@ -471,11 +490,27 @@ mod tests {
     }
 
     #[test]
+    fn a_notify_token_is_half_the_mac_of_its_own_text() {
+        // printf notify:01 | openssl dgst -sha256 -hmac payrelay-test-secret
+        let expected = "dc3f7ece5db29e299043b6ffc4cbd0e6";
+        let secrets = secrets("payrelay-test-secret\n");
+        assert_eq!(secrets.notify_token("01"), expected);
+        assert!(secrets.verify_notify("01", expected));
+        let token = secrets.token("notify:01");
+        for bad in ["", &expected[1..], &expected.to_uppercase(), &token, &secrets.token("01")[..32], &"g".repeat(32)] {
+            assert!(!secrets.verify_notify("01", bad), "{bad}");
+        }
+        assert!(!secrets.verify_notify("02", expected));
+    }
+
+    #[test]
     fn a_secret_is_changed_without_a_gap() {
         let (old, both) = (secrets(KEY), secrets(&format!("{OTHER}\n{KEY}")));
         assert!(both.verify("01", &old.token("01")));
         assert_eq!(both.token("01"), secrets(OTHER).token("01"));
         assert!(!old.verify("01", &both.token("01")));
+        assert!(both.verify_notify("01", &old.notify_token("01")));
+        assert!(!old.verify_notify("01", &both.notify_token("01")));
     }
 
     #[test]

@@ -64,6 +64,16 @@ impl Gate {
         admitted
     }
 
+    /// Whether the token of a notify URL is this client's, whose id nobody has checked. Waits as [`Gate::asker`] does.
+    pub(crate) fn admits_notification(&self, client: &str, token: &str, peer: SocketAddr) -> bool {
+        // Without a secret no URL is right, and there is nothing to guess.
+        let Some(secrets) = &self.secrets else { return false };
+        thread::sleep(self.strangers.wait(peer.ip()));
+        let admitted = secrets.now().verify_notify(client, token);
+        self.note(peer, admitted);
+        admitted
+    }
+
     fn note(&self, peer: SocketAddr, right: bool) {
         let address = peer.ip();
         if right {
@@ -157,6 +167,26 @@ mod tests {
         assert!(known.is_some() && slow >= Duration::from_secs(1), "a right guess is not told sooner: {slow:?}");
         let (refused, swift) = took(|| gate.asker(["Bearer wrong"].into_iter(), peer));
         assert!(refused.is_none() && swift < Duration::from_secs(1), "{swift:?}");
+    }
+
+    #[test]
+    fn a_notify_url_is_judged_and_waits_like_a_hello() {
+        let (gate, peer) = (gate("notify"), SocketAddr::from(([10, 0, 0, 8], 5000)));
+        let secrets = gate.secrets.as_ref().expect("a file of them").now();
+        let right = secrets.notify_token("01");
+        let ((), swift) = took(|| {
+            for wrong in [&secrets.token("01"), &secrets.notify_token("02"), "", "0123456789abcdef", &right[1..]] {
+                assert!(!gate.admits_notification("01", wrong, peer));
+                assert!(!gate.admits_notification("02", &right, peer));
+            }
+        });
+        assert!(swift < Duration::from_secs(1), "ten answers in {swift:?}");
+        let (admitted, slow) = took(|| gate.admits_notification("01", &right, peer));
+        assert!(admitted && slow >= Duration::from_secs(1), "a right guess is not told sooner: {slow:?}");
+        let (admitted, swift) = took(|| gate.admits_notification("02", &right, peer));
+        assert!(!admitted && swift < Duration::from_secs(1), "{swift:?}");
+        let open = Gate::open(None, None).expect("no file");
+        assert!(!open.admits_notification("01", &right, peer), "without a secret no URL is right");
     }
 
     #[test]

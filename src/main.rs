@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use payrelay::args::{self, Command};
-use payrelay::commands::{self, Failure, bench, doctor, listen, send, status, token};
+use payrelay::commands::{self, Failure, bench, doctor, listen, notify_url, send, status, token};
 use payrelay::logging;
 use payrelay::node::{self, StartError};
 
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::NotifyUrl(args) => notify_url::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match outcome {

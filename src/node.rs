@@ -2,7 +2,7 @@
 //!
 //! The only file that knows all the others. Runs on the main thread, which waits for a signal.
 
-use crate::args::{HttpServer, ServeArgs, default_node_name};
+use crate::args::{GatewayAnswer, HttpServer, ServeArgs, default_node_name};
 use crate::bookkeeper::{self, Book, Bookkeeper, Item};
 use crate::bus::Bus;
 use crate::capacity::{self, Capacity};
@@ -12,6 +12,7 @@ use crate::client::reader::Reception;
 use crate::client::{Clients, catch_up, door};
 use crate::drainer::{self, Drainer};
 use crate::gate::Gate;
+use crate::http::gateways::Gateways;
 use crate::http::routes::Routes;
 use crate::http::{door as http_door, tiny};
 use crate::inbox::disk::{DiskInbox, DiskOptions};
@@ -194,6 +195,7 @@ impl Parts {
             receipts: Arc::clone(&self.receipts),
             metrics: Arc::clone(&self.metrics),
             gate,
+            gateways: Gateways::new(&args.gateways, args.gateway_answer == GatewayAnswer::Acknowledged),
             body_limit: args.body_limit,
         }
     }

@@ -15,8 +15,8 @@ pub const MAX_NUMBER_CHARS: usize = 256;
 const MAX_ID_CHARS: usize = 128;
 const MAX_CHANNEL_CHARS: usize = 64;
 
-/// The gateways' own prefixes: a sender's payment id must not begin with one of them and `:`.
-const GATEWAY_PROFILES: [&str; 8] =
+/// The profiles of payment gateways. Each owns the payment ids that begin with its name and `:`, so a sender's must not.
+pub const GATEWAY_PROFILES: [&str; 8] =
     ["wechat-v2", "wechat-v3", "alipay", "antom", "unionpay", "adyen", "stripe", "generic"];
 
 /// A name that is not one: says of what kind, and what would be.
@@ -87,6 +87,26 @@ impl PaymentId {
         }
         let rule = "1 to 128 characters of A-Z a-z 0-9 . _ : @ -, not beginning with a gateway's name and a colon";
         Err(InvalidName { kind: "payment id", rule })
+    }
+
+    /// The same, and gateways' own as well: for asking what became of a payment, not for posting one.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`] says the rule.
+    pub fn parse_any(text: &str) -> Result<PaymentId, InvalidName> {
+        if is_id(text) {
+            return Ok(PaymentId(text.into()));
+        }
+        Err(InvalidName { kind: "payment id", rule: "1 to 128 characters of A-Z a-z 0-9 . _ : @ -" })
+    }
+
+    /// A gateway's own: the profile's name, `:`, and its id of the notification. `None` where the two do not fit into
+    /// a payment id.
+    #[must_use]
+    pub fn of_gateway(profile: &str, id: &str) -> Option<PaymentId> {
+        let text = format!("{profile}:{id}");
+        (is_id(&text) && !id.is_empty()).then(|| PaymentId(text.into()))
     }
 
     /// The text.
@@ -196,6 +216,28 @@ impl fmt::Display for InvalidMessage {
     }
 }
 
+/// A gateway's notification as it came: what its receiver needs to check the gateway's signature.
+#[derive(Clone, Copy)]
+pub struct Notification<'a> {
+    /// The profile's name.
+    pub gateway: &'a str,
+    /// Untouched.
+    pub body: &'a [u8],
+    /// Empty if none came.
+    pub content_type: &'a str,
+    /// The signature headers that came: names in lower case, each once.
+    pub headers: &'a [(&'a str, String)],
+    /// Of the request.
+    pub method: &'a str,
+    /// Still percent-encoded. It holds the token of the URL, which no log may show.
+    pub path: &'a str,
+    /// What followed the `?`; empty if nothing did.
+    pub query: &'a str,
+}
+
+/// How the content of a gateway's notification begins, and no other.
+const NOTIFICATION: &[u8] = b"\"gateway\":";
+
 /// The message itself, as the end of a frame: `"msg":…` and what belongs to it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Content(Vec<u8>);
@@ -239,21 +281,67 @@ impl Content {
     #[must_use]
     pub fn body(body: &[u8], content_type: &str) -> Content {
         let mut tail = Vec::with_capacity(body.len() + content_type.len() + 32);
-        match std::str::from_utf8(body) {
-            Ok(text) => {
-                tail.extend_from_slice(b"\"msg\":");
-                push_json_string(&mut tail, text);
-            }
-            Err(_) => {
-                tail.extend_from_slice(b"\"msg_base64\":\"");
-                tail.extend_from_slice(BASE64.encode(body).as_bytes());
-                tail.push(b'"');
-            }
-        }
-        tail.extend_from_slice(b",\"content_type\":");
-        push_json_string(&mut tail, content_type);
+        push_body(&mut tail, "msg", body);
+        push_field(&mut tail, "content_type", content_type);
         Content(tail)
     }
+
+    /// A gateway's notification, the body as a JSON string where it is UTF-8, else in base 64.
+    #[must_use]
+    pub fn notification(notification: &Notification<'_>) -> Content {
+        let Notification { gateway, body, content_type, headers, method, path, query } = *notification;
+        let mut tail = Vec::with_capacity(body.len() + path.len() + 512);
+        tail.extend_from_slice(NOTIFICATION);
+        push_json_string(&mut tail, gateway);
+        tail.push(b',');
+        push_body(&mut tail, "body", body);
+        push_field(&mut tail, "content_type", content_type);
+        tail.extend_from_slice(b",\"headers\":{");
+        for (i, (name, value)) in headers.iter().enumerate() {
+            if i > 0 {
+                tail.push(b',');
+            }
+            push_json_string(&mut tail, name);
+            tail.push(b':');
+            push_json_string(&mut tail, value);
+        }
+        tail.push(b'}');
+        push_field(&mut tail, "method", method);
+        push_field(&mut tail, "path", path);
+        push_field(&mut tail, "query", query);
+        Content(tail)
+    }
+
+    /// What it adds to its frame, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Bytes as the field `name` where they are UTF-8, else as `<name>_base64`.
+fn push_body(out: &mut Vec<u8>, name: &str, body: &[u8]) {
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    match std::str::from_utf8(body) {
+        Ok(text) => {
+            out.extend_from_slice(b"\":");
+            push_json_string(out, text);
+        }
+        Err(_) => {
+            out.extend_from_slice(b"_base64\":\"");
+            out.extend_from_slice(BASE64.encode(body).as_bytes());
+            out.push(b'"');
+        }
+    }
+}
+
+/// One more field, whose name needs no escaping.
+fn push_field(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    push_json_string(out, value);
 }
 
 fn push_json_string(out: &mut Vec<u8>, text: &str) {
@@ -336,9 +424,12 @@ impl Parcel {
 
     /// What tells a repeat from another payment under the same id: SHA-256 over channel and
     /// message (with its content type), the first half of it in hex, 32 characters.
+    ///
+    /// A gateway's notification is known by its id alone: its repeats differ in their bytes, so it is taken over that.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let (head, tail) = self.parts();
+        let tail = if tail.starts_with(NOTIFICATION) { head } else { tail };
         let channel = head.split(|&b| b == b',').next().unwrap_or_default();
         let hash = Sha256::new().chain_update(channel).chain_update([b',']).chain_update(tail).finalize();
         HEXLOWER.encode(&hash[..16])
@@ -440,6 +531,59 @@ mod tests {
         assert!(frame(&text).ends_with("\"msg\":\"a\\nb\\\"\u{2028}\",\"content_type\":\"text/plain\"}"));
         let bytes = Content::body(&[0xff, 0x00], "application/octet-stream");
         assert!(frame(&bytes).ends_with(r#""msg_base64":"/wA=","content_type":"application/octet-stream"}"#));
+    }
+
+    fn notification<'a>(body: &'a [u8], headers: &'a [(&'a str, String)]) -> Notification<'a> {
+        let (content_type, path, query) = ("text/xml", "/v1/gateways/wechat-v2/01/t%61ken", "a=%20\"");
+        Notification { gateway: "wechat-v2", body, content_type, headers, method: "POST", path, query }
+    }
+
+    #[test]
+    fn a_notification_comes_as_its_receiver_checks_it() {
+        let headers = [("a-signature", "x\\y".to_owned()), ("a-time", "1".to_owned())];
+        let text = Content::notification(&notification(b"<a>2.00</a>\n", &headers));
+        let expected = concat!(
+            r#""gateway":"wechat-v2","body":"<a>2.00</a>\n","content_type":"text/xml","#,
+            r#""headers":{"a-signature":"x\\y","a-time":"1"},"#,
+            r#""method":"POST","path":"/v1/gateways/wechat-v2/01/t%61ken","query":"a=%20\""}"#,
+        );
+        assert!(frame(&text).ends_with(expected), "{}", frame(&text));
+        let bytes = Content::notification(&notification(b"\xd6\xd0", &[]));
+        assert!(frame(&bytes).contains(r#","body_base64":"1tA=","content_type":"text/xml","headers":{},"#));
+    }
+
+    #[test]
+    fn a_debug_shows_no_message() {
+        let content = Content::notification(&notification(b"secret", &[]));
+        let id = PaymentId::of_gateway("alipay", "1");
+        let client = ClientId::parse("01").expect("valid");
+        let shown = format!("{:?} {content:?}", Payment::new(client, id, &Channel::default(), &content));
+        assert!(!shown.contains("secret") && !shown.contains("ken"), "{shown}");
+    }
+
+    #[test]
+    fn a_notification_is_known_by_its_id_alone() {
+        let print = |id: &str, body: &[u8]| {
+            let client = ClientId::parse("01").expect("valid");
+            let content = Content::notification(&notification(body, &[]));
+            let id = PaymentId::of_gateway("wechat-v2", id);
+            Payment::new(client, id, &Channel::default(), &content).parcel.fingerprint()
+        };
+        assert_eq!(print("1", b"a"), print("1", b"b"));
+        assert_ne!(print("1", b"a"), print("2", b"a"));
+    }
+
+    #[test]
+    fn a_gateways_payment_id_is_its_own() {
+        let id = PaymentId::of_gateway("alipay", "a1b2").expect("it fits");
+        assert_eq!(id.as_str(), "alipay:a1b2");
+        assert!(PaymentId::parse(id.as_str()).is_err(), "no sender may use it");
+        assert_eq!(PaymentId::parse_any(id.as_str()), Ok(id), "everybody may ask for it");
+        assert!(PaymentId::parse_any("a b").is_err());
+        assert!(PaymentId::of_gateway("alipay", &"x".repeat(121)).is_some());
+        for id in ["", "a b", "\u{4e2d}", &"x".repeat(122)] {
+            assert_eq!(PaymentId::of_gateway("alipay", id), None, "{id}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! An address that only ever shows wrong keys or tokens waits for each answer after the tenth, and nobody else does.
+//! An address that only ever shows wrong keys, tokens or notify URLs waits for each answer after the tenth, and nobody else does.
 mod harness;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -13,6 +13,7 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Scene {
     _dir: TempDir,
     token: String,
+    notify_url: String,
     node: Node,
 }
 
@@ -20,11 +21,15 @@ impl Scene {
     fn new() -> Scene {
         let dir = TempDir::new();
         let file = dir.file("keys", KEY);
-        let token = Program::run(&["token", "01", "--client-secret-file", &file]).stdout.trim().to_owned();
+        let print = |what: &[&str]| {
+            let exit = Program::run(&[what, &["--client-secret-file", &file]].concat());
+            exit.stdout.trim().to_owned()
+        };
+        let (token, notify_url) = (print(&["token", "01"]), print(&["notify-url", "stripe", "01"]));
         let anywhere = ["--http", "0.0.0.0:0", "--tcp", "0.0.0.0:0"];
         let files = ["--api-keys-file", &file, "--client-secret-file", &file];
-        let node = Node::with(Home::Embedded, &[anywhere, files].concat());
-        Scene { _dir: dir, token, node }
+        let node = Node::with(Home::Embedded, &[&anywhere[..], &files, &["--gateways", "stripe"]].concat());
+        Scene { _dir: dir, token, notify_url, node }
     }
 
     fn http(&self, at: IpAddr) -> SocketAddr {
@@ -38,6 +43,10 @@ impl Scene {
     fn ask(&self, at: IpAddr, key: &str) -> u16 {
         let bearer = format!("Bearer {key}");
         http::request(self.http(at), "GET", "/v1/clients", &[("Authorization", &bearer)], b"").status
+    }
+
+    fn ask_at(&self, at: IpAddr, method: &str, url: &str) -> u16 {
+        http::request(self.http(at), method, url, &[], b"").status
     }
 
     /// Says hello with a wrong token.
@@ -92,6 +101,24 @@ fn the_eleventh_guess_waits_a_second_until_a_right_key_is_shown() {
         }
     });
     assert!(swift < 20 * SECOND, "who showed a right key waits no more: {swift:?}");
+}
+
+#[test]
+fn a_notify_url_is_guessed_no_faster() {
+    let scene = Scene::new();
+    let (at, waits) = guesser();
+    let wrong = "/v1/gateways/stripe/01/0123456789abcdef0123456789abcdef";
+    // Each is a guess, and none tells what is wrong with it.
+    for url in [wrong, &wrong.replace("01/", "../"), &wrong.replace("stripe", "alipay"), &wrong[..24], wrong] {
+        assert_eq!((scene.ask_at(at, "POST", url), scene.ask_at(at, "GET", url)), (404, 404), "{url}");
+    }
+    let slow = |what: &str, took: Duration| assert_eq!(took >= SECOND, waits, "{what} took {took:?}");
+    slow("a wrong URL", took(|| assert_eq!(scene.ask_at(at, "POST", wrong), 404)));
+    slow("a profile that is off", took(|| assert_eq!(scene.ask_at(at, "GET", &wrong.replace("stripe", "adyen")), 404)));
+    slow("a key", took(|| assert_eq!(scene.ask(at, "a-wrong-key-of-this-test"), 401)));
+    slow("a right URL", took(|| assert_eq!(scene.ask_at(at, "GET", &scene.notify_url), 405)));
+    let swift = took(|| (0..20).for_each(|_| assert_eq!(scene.ask_at(at, "POST", wrong), 404)));
+    assert!(swift < 20 * SECOND, "who showed a right URL waits no more: {swift:?}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! SIGHUP reads keys and secrets again: either is changed without a gap, and a file that is no good changes nothing.
+//! A gateway's notify URLs follow the secret.
 mod harness;
 
 use std::fs;
@@ -25,7 +26,8 @@ impl Scene {
     fn new() -> Scene {
         let dir = TempDir::new();
         let (keys, secrets) = (dir.file("keys", OLD), dir.file("secrets", OLD));
-        let node = Node::with(Home::Embedded, &["--api-keys-file", &keys, "--client-secret-file", &secrets]);
+        let files = ["--api-keys-file", &keys, "--client-secret-file", &secrets];
+        let node = Node::with(Home::Embedded, &[&files[..], &["--gateways", "stripe"]].concat());
         Scene { dir, node }
     }
 
@@ -67,6 +69,16 @@ fn token_of(secret: &str) -> String {
     let dir = TempDir::new();
     let exit = Program::run(&["token", "01", "--client-secret-file", &dir.file("secret", secret)]);
     format!(r#""token":"{}""#, exit.stdout.trim())
+}
+
+/// The path that a gateway is given for client 01 while this file is the node's.
+fn notify_url(secrets: &str) -> String {
+    Program::run(&["notify-url", "stripe", "01", "--client-secret-file", secrets]).stdout.trim().to_owned()
+}
+
+/// Whether it leads somewhere, asked without a body, so that the connection stays open.
+fn is_right(http: &mut Http, url: &str) -> bool {
+    http.send("GET", url, &[], b"").status == 405
 }
 
 /// A sender that goes on posting under one key; it ends with what it was told that was no 202.
@@ -155,6 +167,30 @@ fn till_token(secret: &str) -> String {
     let dir = TempDir::new();
     let exit = Program::run(&["token", "till", "--client-secret-file", &dir.file("secret", secret)]);
     format!(r#""token":"{}""#, exit.stdout.trim())
+}
+
+#[test]
+fn notify_urls_follow_the_client_secret() {
+    let scene = Scene::new();
+    let mut open = scene.node.http_client();
+    let secrets = scene.dir.join("secrets").display().to_string();
+    let old = notify_url(&secrets);
+    let new = notify_url(&TempDir::new().file("secrets", NEW));
+    assert_ne!(old, new);
+    let notify = |url: &str| scene.node.request("POST", url, &[], b"{\"id\":\"evt_1\"}").status;
+    let mut expect = |of_old: u16, of_new: u16| {
+        assert_eq!((notify(&old), notify(&new)), (of_old, of_new));
+        // On a connection that was open all the time it is the same.
+        assert_eq!((is_right(&mut open, &old), is_right(&mut open, &new)), (of_old == 200, of_new == 200));
+    };
+    expect(200, 404);
+    scene.change("secrets", format!("{NEW}\n{OLD}\n").as_bytes());
+    assert_eq!(notify_url(&secrets), new, "the first secret makes URLs");
+    expect(200, 200);
+    scene.change("secrets", b"hunter2");
+    expect(200, 200);
+    scene.change("secrets", NEW.as_bytes());
+    expect(404, 200);
 }
 
 #[test]

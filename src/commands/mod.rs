@@ -18,6 +18,7 @@ pub mod doctor;
 mod http_client;
 mod line_client;
 pub mod listen;
+pub mod notify_url;
 pub mod send;
 pub mod status;
 pub mod token;

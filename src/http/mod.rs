@@ -11,15 +11,18 @@ use std::sync::Arc;
 use tiny_http::{Header, StatusCode};
 
 use crate::auth::Asker;
+pub(crate) use canned::Canned;
 use connection::Connection;
 pub(crate) use problem::Problem;
 pub(crate) use request::{Head, Request};
 
 mod batch;
 mod body;
+mod canned;
 pub(crate) mod clients;
 pub(crate) mod connection;
 pub(crate) mod door;
+pub(crate) mod gateways;
 mod payments;
 pub(crate) mod problem;
 mod reader;
@@ -34,9 +37,15 @@ pub(crate) type Response = tiny_http::Response<Cursor<Vec<u8>>>;
 
 /// An answer of this status whose body is JSON.
 pub(crate) fn json(status: u16, body: Vec<u8>) -> Response {
+    whole(status, Some("application/json"), body)
+}
+
+/// An answer of this status with this body, of this type.
+fn whole(status: u16, content_type: Option<&str>, body: Vec<u8>) -> Response {
     let length = body.len();
-    let content_type = Header::from_bytes("Content-Type", "application/json").expect("our own fields are ASCII");
-    Response::new(StatusCode(status), vec![content_type], Cursor::new(body), Some(length), None)
+    let field = |kind| Header::from_bytes("Content-Type", kind).expect("our own fields are ASCII");
+    let fields = content_type.map(field).into_iter().collect();
+    Response::new(StatusCode(status), fields, Cursor::new(body), Some(length), None)
         // We always know the length, so a chunked answer would only cost more.
         .with_chunked_threshold(usize::MAX)
 }
@@ -48,6 +57,17 @@ pub(crate) struct Admission {
     pub(crate) body_limit: usize,
     /// Whose key it showed.
     pub(crate) asker: Asker,
+    /// What is said in place of any problem from here on, to a sender that understands nothing else.
+    pub(crate) failure: Option<&'static Canned>,
+    /// Its answer may wait for a client, whatever its query says.
+    pub(crate) may_wait: bool,
+}
+
+impl Admission {
+    /// For a body of at most so many bytes, and a sender that showed no key and understands problems.
+    pub(crate) fn with_body(body_limit: usize) -> Admission {
+        Admission { body_limit, asker: Asker::ANYBODY, failure: None, may_wait: false }
+    }
 }
 
 /// What the doors hand requests to.
@@ -70,8 +90,11 @@ pub(crate) trait Service: Send + Sync {
 /// Where the answer to one request goes: sent once, from whichever thread, without ever waiting for the peer.
 ///
 /// Dropped unsent, it answers 500 `internal` with `"stored":"unknown"`: somebody was to answer and did not, and what
-/// was done until then nobody can say.
-pub(crate) struct Answer(Option<Way>);
+/// was done until then nobody can say. A sender that does not understand problems gets its failure instead.
+pub(crate) struct Answer {
+    way: Option<Way>,
+    failure: Option<&'static Canned>,
+}
 
 /// How an answer reaches its door. The strict door's way needs no allocation of its own.
 enum Way {
@@ -81,17 +104,17 @@ enum Way {
 
 impl Answer {
     /// An answer that is given to a function, which must not wait.
-    pub(crate) fn new(send: Box<dyn FnOnce(Response) + Send>) -> Answer {
-        Answer(Some(Way::Other(send)))
+    pub(crate) fn new(send: Box<dyn FnOnce(Response) + Send>, failure: Option<&'static Canned>) -> Answer {
+        Answer { way: Some(Way::Other(send)), failure }
     }
 
-    fn strict(connection: Arc<Connection>) -> Answer {
-        Answer(Some(Way::Strict(connection)))
+    fn strict(connection: Arc<Connection>, failure: Option<&'static Canned>) -> Answer {
+        Answer { way: Some(Way::Strict(connection)), failure }
     }
 
     /// Sends it. What the peer's socket does not take now is sent as it takes more, by the drainer.
     pub(crate) fn send(mut self, response: Response) {
-        match self.0.take() {
+        match self.way.take() {
             Some(Way::Strict(connection)) => connection.answer(response),
             Some(Way::Other(send)) => send(response),
             None => {}
@@ -101,11 +124,16 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let Some(way) = self.0.take() else { return };
-        let response = Problem::internal().stored_unknown().response();
+        let Some(way) = self.way.take() else { return };
+        let response = in_words_of(self.failure, &Problem::internal().stored_unknown());
         match way {
             Way::Strict(connection) => connection.answer_and_close(response),
             Way::Other(send) => send(response),
         }
     }
+}
+
+/// A problem as its sender understands it.
+fn in_words_of(failure: Option<&'static Canned>, problem: &Problem) -> Response {
+    failure.map_or_else(|| problem.response(), Canned::response)
 }

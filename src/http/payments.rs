@@ -109,8 +109,12 @@ fn idempotency_key(head: &Head) -> Result<Option<PaymentId>, Problem> {
     if more.is_some() {
         return Err(Problem::bad_request("Idempotency-Key is given twice"));
     }
-    let bare = key.map(|key| key.strip_prefix('"').and_then(|k| k.strip_suffix('"')).unwrap_or(key));
-    payment_id(bare)
+    payment_id(key.map(unquoted))
+}
+
+/// What stands between the quotes, where there are any.
+pub(super) fn unquoted(key: &str) -> &str {
+    key.strip_prefix('"').and_then(|k| k.strip_suffix('"')).unwrap_or(key)
 }
 
 fn wait(head: &Head) -> Result<Option<Duration>, Problem> {
@@ -170,8 +174,8 @@ impl Routes {
 
     /// `GET /v1/clients/{client}/payments?payment_id=…`
     pub(super) fn payment_by_id(&self, client: &ClientId, head: &Head) -> Result<Response, Problem> {
-        let id = payment_id(parameter(head, "payment_id")?.as_deref())?;
-        let id = id.ok_or_else(|| Problem::bad_request("payment_id is missing"))?;
+        let id = parameter(head, "payment_id")?.ok_or_else(|| Problem::bad_request("payment_id is missing"))?;
+        let id = PaymentId::parse_any(&id).map_err(|e| Problem::invalid_payment_id(e.to_string()))?;
         self.status(client, Which::PaymentId(id))
     }
 

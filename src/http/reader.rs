@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::body::Body;
 use super::connection::{Connection, Terms};
 use super::request::HeadEnd;
-use super::{Admission, Answer, Head, Problem, Request, Response};
+use super::{Answer, Canned, Head, Problem, Request, Response, in_words_of};
 
 /// How much of what nobody will read is read after a last answer.
 const LINGER_BYTES: usize = 64 << 10;
@@ -64,8 +64,11 @@ struct Reader {
     input: Vec<u8>,
     /// Where in it the unread begins.
     start: usize,
-    /// When the request that has come in part must be there.
+    /// When we first had to wait for more of a request that has come in part, and when it must be there.
+    begun: Option<Instant>,
     deadline: Option<Instant>,
+    /// What the sender of the request that was admitted understands in place of a problem.
+    failure: Option<&'static Canned>,
     /// The socket's read timeout, so that it is set only where it changes.
     timeout: Duration,
 }
@@ -77,7 +80,9 @@ impl Reader {
             connection,
             input: Vec::with_capacity(limits.head_bytes.max(LEAST_INPUT)),
             start: 0,
+            begun: None,
             deadline: None,
+            failure: None,
             timeout: limits.idle_time,
         }
     }
@@ -89,10 +94,12 @@ impl Reader {
             let peer = self.connection.peer;
             let service = &self.connection.lobby.service;
             match guarded(|| service.admit(&head, peer))? {
-                Ok(Admission { body_limit, asker }) => {
-                    let body = self.read_body(&head, body_limit)?;
+                Ok(admission) => {
+                    self.failure = admission.failure;
+                    let body = self.read_body(&head, admission.body_limit)?;
+                    let begun = self.begun;
                     self.request_is_whole()?;
-                    return Ok(Request { head, body, peer, asker });
+                    return Ok(Request { head, body, peer, asker: admission.asker, begun });
                 }
                 Err(response) => self.decline(&head, response)?,
             }
@@ -102,10 +109,11 @@ impl Reader {
     /// Hands it over as soon as its predecessor is answered, and makes the connection busy.
     fn hand_over(&mut self, request: Request) -> Result<(), End> {
         let close = !request.head.keep_alive();
+        let failure = self.failure.take();
         if !self.connection.take_turn(Terms::of(&request.head, close), false) {
             return Err(End::Close);
         }
-        let answer = Answer::strict(self.connection.clone());
+        let answer = Answer::strict(self.connection.clone(), failure);
         let service = &self.connection.lobby.service;
         // After a panic the answer was dropped, so the 500 is said.
         catch_unwind(AssertUnwindSafe(|| service.handle(request, answer))).map_err(|_| End::Close)?;
@@ -131,7 +139,7 @@ impl Reader {
     fn refuse(&self, problem: &Problem) -> End {
         log::debug!("http: {}: {}", self.connection.peer, problem.line());
         self.connection.lobby.service.refused(problem.code());
-        End::Refuse(Terms::last(), problem.response())
+        End::Refuse(Terms::last(), in_words_of(self.failure, problem))
     }
 
     fn read_head(&mut self) -> Result<Head, End> {
@@ -262,6 +270,7 @@ impl Reader {
             Some(deadline) => deadline,
             None => {
                 self.connection.request_begins();
+                self.begun = Some(now);
                 now + self.connection.lobby.limits.request_time
             }
         };
@@ -285,7 +294,7 @@ impl Reader {
     }
 
     fn request_is_whole(&mut self) -> Result<(), End> {
-        self.deadline = None;
+        (self.begun, self.deadline) = (None, None);
         self.set_timeout(self.connection.lobby.limits.idle_time)
     }
 

@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::str::FromStr;
+use std::time::Instant;
 
 use percent_encoding::percent_decode_str;
 use tiny_http::Method;
@@ -30,6 +31,8 @@ pub(crate) struct Request {
     pub(crate) peer: SocketAddr,
     /// Whose key it showed.
     pub(crate) asker: Asker,
+    /// When it began to come; none where it came whole, just now, or nobody knows.
+    pub(crate) begun: Option<Instant>,
 }
 
 /// The versions that are spoken.

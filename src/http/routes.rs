@@ -2,8 +2,9 @@
 //! and their statuses) and `clients` (listings, closing, retiring).
 //!
 //! Runs on the threads of HTTP connections; nothing here waits but for the store, and at the
-//! gate whoever only guesses keys.
+//! gate whoever only guesses keys or notify URLs.
 
+use super::gateways::{Address, Gateways};
 use super::{Admission, Answer, Head, Problem, Request, Response, Service, json};
 use crate::auth::{Asker, Right};
 use crate::bus::Bus;
@@ -30,6 +31,7 @@ pub(crate) struct Routes {
     pub(crate) receipts: Arc<Receipts>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) gateways: Gateways,
     /// Of one payment, in bytes.
     pub(crate) body_limit: usize,
 }
@@ -55,6 +57,8 @@ enum Route {
     Clients,
     Client(ClientId),
     Connection(ClientId),
+    /// A gateway's notification.
+    Notification(Address),
     Healthz,
     Readyz,
     Metrics,
@@ -83,6 +87,9 @@ impl Route {
                 let seq = seq.parse().map_err(|_| Problem::not_found("a payment is named by its seq"))?;
                 Ok(Route::Payment(client(id)?, Seq(seq)))
             }
+            ["v1", "gateways", profile, client, token] => {
+                Ok(Route::Notification(Address { profile: profile.into(), client: client.into(), token: token.into() }))
+            }
             ["healthz"] => Ok(Route::Healthz),
             ["readyz"] => Ok(Route::Readyz),
             ["metrics"] => Ok(Route::Metrics),
@@ -102,6 +109,8 @@ impl Route {
             Route::Clients => &[("GET", READ)],
             Route::Client(_) => &[("GET", READ), ("DELETE", ADMIN)],
             Route::Connection(_) => &[("DELETE", ADMIN)],
+            // Its URL is the proof.
+            Route::Notification(_) => &[("POST", May::Anybody)],
             Route::Healthz | Route::Readyz => &[("GET", May::Anybody)],
             Route::Metrics => &[("GET", READ)],
         }
@@ -146,6 +155,7 @@ impl Service for Routes {
         let outcome = match (route, head.method()) {
             (Route::Payments, _) if is_batch(head) => return self.post_batch(&request, answer),
             (Route::Payments, _) => return self.post_payment(&request, answer),
+            (Route::Notification(address), _) => return self.post_notification(&address, &request, answer),
             (Route::ClientPayments(client), Method::Post) => return self.post_body(client, &request, answer),
             (Route::ClientPayments(client), _) => self.payment_by_id(&client, head),
             (Route::Payment(client, seq), _) => self.payment_by_seq(&client, seq),
@@ -166,7 +176,7 @@ impl Service for Routes {
 }
 
 impl Routes {
-    /// A key first: who has none learns nothing of what there is.
+    /// A key first, or a notify URL's token: who has none learns nothing of what there is.
     fn judge(&self, head: &Head, peer: SocketAddr) -> Result<Admission, Problem> {
         let route = Route::of(head);
         let asker = match &route {
@@ -174,9 +184,16 @@ impl Routes {
             _ => self.asker(head, peer)?,
         };
         let route = route?;
+        let notified = match &route {
+            Route::Notification(address) => Some(self.proven(address, peer)?),
+            _ => None,
+        };
         let may = route.who_may(head.method()).ok_or_else(|| Problem::method_not_allowed(route.allow()))?;
         check_right(may, asker, head, peer)?;
-        Ok(Admission { body_limit: self.body_limit(&route, head)?, asker })
+        match notified {
+            Some(profile) => Ok(self.admit_notification(profile)),
+            None => Ok(Admission { asker, ..Admission::with_body(self.body_limit(&route, head)?) }),
+        }
     }
 
     fn asker(&self, head: &Head, peer: SocketAddr) -> Result<Asker, Problem> {
@@ -253,10 +270,13 @@ fn check_right(may: May, asker: Asker, head: &Head, peer: SocketAddr) -> Result<
 /// The answer to an operator's call, which leaves a line in the log once it is given, whatever it says.
 fn audited(request: &Request, answer: Answer) -> Answer {
     let deed = deed(&request.head, request.asker, request.peer);
-    Answer::new(Box::new(move |response| {
-        log::info!("{deed}: {}", response.status_code().0);
-        answer.send(response);
-    }))
+    Answer::new(
+        Box::new(move |response| {
+            log::info!("{deed}: {}", response.status_code().0);
+            answer.send(response);
+        }),
+        None,
+    )
 }
 
 /// Who asks for what, for the log. The path is decoded, so that a client id reads the same however it was written.

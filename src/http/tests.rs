@@ -15,13 +15,15 @@ use tiny_http::Method;
 
 use super::door::{Door, Limits};
 use super::tiny::{SideDoor, WORKERS};
-use super::{Admission, Answer, Head, Problem, Request, Response, Service, json};
-use crate::auth::Asker;
+use super::{Admission, Answer, Canned, Head, Problem, Request, Response, Service, json};
 use crate::drainer::{self, Drainer};
 
 const BODY_LIMIT: usize = 1000;
 /// The longest that a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a sender that shows the header `Canned` understands in place of a problem.
+static SORRY: Canned = Canned { status: 200, content_type: Some("text/plain"), body: "sorry" };
 
 /// Answers with what it was asked: method, target and body. Some paths do more, see [`Toy::handle`].
 #[derive(Default)]
@@ -34,13 +36,12 @@ struct Toy {
 
 impl Service for Toy {
     fn admit(&self, head: &Head, _peer: SocketAddr) -> Result<Admission, Response> {
-        let body_limit = match (head.method(), head.path()) {
-            (_, "/nowhere") => return Err(Problem::not_found("not here").response()),
+        match (head.method(), head.path()) {
+            (_, "/nowhere") => Err(Problem::not_found("not here").response()),
             (_, "/admit-panics") => panic!("a fault in admit, made by the test"),
-            (Method::Get | Method::Head | Method::Options, _) | (_, "/no-body") => 0,
-            _ => BODY_LIMIT,
-        };
-        Ok(Admission { body_limit, asker: Asker::ANYBODY })
+            (Method::Get | Method::Head | Method::Options, _) | (_, "/no-body") => Ok(Admission::with_body(0)),
+            _ => Ok(Admission { failure: head.header("Canned").map(|_| &SORRY), ..Admission::with_body(BODY_LIMIT) }),
+        }
     }
 
     fn handle(&self, request: Request, answer: Answer) {
@@ -524,6 +525,33 @@ fn a_panic_ends_its_own_connection_with_a_500() {
         peer.expect_end();
     }
     scene.expect_good_service();
+}
+
+#[test]
+fn a_sender_that_understands_no_problems_gets_none() {
+    let scene = Scene::with(short(300, 10_000));
+    let too_large = format!("Content-Length: 1001\r\n\r\n{}", "x".repeat(1001));
+    for (path, rest) in [
+        ("/a", too_large.as_str()),
+        ("/a", "\r\n"),
+        ("/a", "Transfer-Encoding: chunked\r\n\r\nno\r\n"),
+        ("/a", "Content-Length: 9\r\n\r\ntoo slow"),
+        ("/panic", "Content-Length: 1\r\n\r\nx"),
+        ("/drop", "Content-Length: 1\r\n\r\nx"),
+    ] {
+        let mut peer = scene.peer();
+        peer.say(format!("POST {path} HTTP/1.1\r\nHost: x\r\nCanned: 1\r\n{rest}"));
+        let reply = peer.reply();
+        assert_eq!((reply.status, reply.body.as_str()), (200, "sorry"), "{path} {rest}");
+        assert!(reply.closes(), "{reply:?}");
+        peer.expect_end();
+    }
+    // It is one request's, not the connection's.
+    let mut peer = scene.peer();
+    peer.say("POST /a HTTP/1.1\r\nHost: x\r\nCanned: 1\r\nContent-Length: 1\r\n\r\nx");
+    assert_eq!(peer.reply().body, "POST /a x");
+    peer.say("GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n");
+    peer.expect_problem(400, "bad_request");
 }
 
 #[test]

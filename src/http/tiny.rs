@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 
 use super::request::{Framing, Head, HeadEnd, Request};
-use super::{Admission, Answer, Problem, Response, Service};
+use super::{Admission, Answer, Canned, Problem, Response, Service, in_words_of};
 
 /// How many threads are to run [`SideDoor::work`].
 pub(crate) const WORKERS: usize = 16;
@@ -38,6 +38,9 @@ pub(crate) struct SideDoor {
 struct Errand {
     taken: tiny_http::Request,
     request: Request,
+    /// What the sender understands in place of a problem.
+    failure: Option<&'static Canned>,
+    may_wait: bool,
     service: Arc<dyn Service>,
 }
 
@@ -79,33 +82,37 @@ impl SideDoor {
 
     fn serve(&self, mut taken: tiny_http::Request) {
         match self.read(&mut taken) {
-            Ok(request) => self.dispatch(Errand { taken, request, service: self.service.clone() }),
+            Ok((request, Admission { failure, may_wait, .. })) => {
+                let may_wait = may_wait || asks_to_wait(&request.head);
+                self.dispatch(Errand { taken, request, failure, may_wait, service: self.service.clone() });
+            }
             Err(response) => respond(taken, response),
         }
     }
 
     /// The request as the strict door would have read it.
-    fn read(&self, taken: &mut tiny_http::Request) -> Result<Request, Response> {
+    fn read(&self, taken: &mut tiny_http::Request) -> Result<(Request, Admission), Response> {
         let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let peer = taken.remote_addr().copied().unwrap_or(unknown);
-        let head = parse(taken, self.head_bytes).map_err(|problem| self.refuse(&problem))?;
-        let Admission { body_limit, asker } = self.service.admit(&head, peer)?;
-        let body = read_body(taken, &head, body_limit).map_err(|problem| self.refuse(&problem))?;
-        Ok(Request { head, body, peer, asker })
+        let head = parse(taken, self.head_bytes).map_err(|problem| self.refuse(None, &problem))?;
+        let admission = self.service.admit(&head, peer)?;
+        let body = read_body(taken, &head, admission.body_limit);
+        let body = body.map_err(|problem| self.refuse(admission.failure, &problem))?;
+        Ok((Request { head, body, peer, asker: admission.asker, begun: None }, admission))
     }
 
-    fn refuse(&self, problem: &Problem) -> Response {
+    fn refuse(&self, failure: Option<&'static Canned>, problem: &Problem) -> Response {
         self.service.refused(problem.code());
-        problem.response()
+        in_words_of(failure, problem)
     }
 
     /// Does it here, or on a thread of its own if it may wait for a client: else a few such hold up everybody.
     fn dispatch(&self, errand: Errand) {
-        if !may_wait(&errand.request.head) {
+        if !errand.may_wait {
             return errand.run();
         }
         let refuse = |errand: Errand| {
-            respond(errand.taken, self.refuse(&Problem::too_many_connections()));
+            respond(errand.taken, self.refuse(errand.failure, &Problem::too_many_connections()));
         };
         if self.waiting.fetch_add(1, Ordering::SeqCst) >= MAX_WAITING {
             self.waiting.fetch_sub(1, Ordering::SeqCst);
@@ -132,13 +139,14 @@ impl SideDoor {
 impl Errand {
     fn run(self) {
         let (answer_tx, answer_rx) = bounded(1);
-        let answer = Answer::new(Box::new(move |response| {
+        let send = Box::new(move |response| {
             let _ = answer_tx.try_send(response);
-        }));
+        });
+        let answer = Answer::new(send, self.failure);
         self.service.handle(self.request, answer);
         let response = answer_rx.recv_timeout(ANSWER_TIME).unwrap_or_else(|_| {
             let problem = Problem::unavailable("no answer in time");
-            problem.stored_unknown().response()
+            in_words_of(self.failure, &problem.stored_unknown())
         });
         respond(self.taken, response);
     }
@@ -202,7 +210,6 @@ fn upgrades(head: &Head) -> bool {
     head.headers_named("connection").any(|value| value.to_ascii_lowercase().contains("upgrade"))
 }
 
-/// A `?wait` says so itself; a gateway's notification waits in the mode `acknowledged`.
-fn may_wait(head: &Head) -> bool {
-    head.path().starts_with("/v1/gateways/") || head.query_pairs().any(|(name, _)| name == "wait")
+fn asks_to_wait(head: &Head) -> bool {
+    head.query_pairs().any(|(name, _)| name == "wait")
 }
