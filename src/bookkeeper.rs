@@ -91,6 +91,16 @@ impl Book {
         let _ = self.queue.send_timeout(Item::Stop(Instant::now() + share), share);
     }
 
+    /// How many items wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// How many clients' acknowledgements gather.
+    pub(crate) fn gathering(&self) -> usize {
+        self.gathering.lock().len()
+    }
+
     /// When the first of what gathers is due.
     fn due(&self) -> Option<Instant> {
         self.gathering.lock().front().map(|(due, _)| *due)

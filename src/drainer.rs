@@ -7,6 +7,7 @@
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -50,6 +51,8 @@ pub(crate) struct Drainer {
     /// Rung when somebody arrives, so that the thread leaves `poll`.
     bell: OwnedFd,
     arrivals: Mutex<Arrivals>,
+    /// How many are parked, arrivals included.
+    parked: AtomicUsize,
     patience: Duration,
 }
 
@@ -83,6 +86,7 @@ impl Drainer {
         Ok(Drainer {
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             arrivals: Mutex::default(),
+            parked: AtomicUsize::new(0),
             patience,
         })
     }
@@ -95,11 +99,17 @@ impl Drainer {
         let first = {
             let mut arrivals = self.arrivals.lock();
             arrivals.waiting.push(owing);
+            self.parked.fetch_add(1, Ordering::Relaxed);
             arrivals.waiting.len() == 1
         };
         if first {
             self.ring();
         }
+    }
+
+    /// How many sockets are parked.
+    pub(crate) fn parked(&self) -> usize {
+        self.parked.load(Ordering::Relaxed)
     }
 
     /// Ends [`run`]; whoever is still parked then is given up.
@@ -125,7 +135,9 @@ pub(crate) fn run(drainer: &Drainer) {
         let ready = wait(drainer, &parked);
         drainer.silence();
         // Before the arrivals are added, so that `ready` and `parked` still speak of the same sockets.
+        let before = parked.len();
         serve(&mut parked, &ready, drainer.patience);
+        drainer.parked.fetch_sub(before - parked.len(), Ordering::Relaxed);
 
         let mut arrivals = drainer.arrivals.lock();
         let stop = arrivals.stop;

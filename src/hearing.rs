@@ -13,7 +13,9 @@ use crate::payment::ClientId;
 use crate::receipts::Receipts;
 use crate::router::Bells;
 use crossbeam_channel::{Receiver, bounded};
+use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What this node listens to. Returns the questions, which are answered on a thread of their own.
 pub(crate) fn subscribe(
@@ -65,6 +67,16 @@ pub(crate) fn subscribe(
         }
     });
     question_rx
+}
+
+/// Counts how often the line to other nodes was there again; the first time it is only there.
+pub(crate) fn count_reconnects(bus: &Bus, reconnects: Counter) {
+    let was_there = AtomicBool::new(false);
+    bus.on(topic::DOORBELL, move |event| {
+        if matches!(event, Event::Restored) && was_there.swap(true, Ordering::Relaxed) {
+            reconnects.inc();
+        }
+    });
 }
 
 /// Thread body of `answers`: tells other nodes who is online here.

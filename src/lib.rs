@@ -28,6 +28,7 @@ mod doorbell;
 mod drainer;
 mod frame;
 mod gate;
+mod gauges;
 mod hearing;
 mod http;
 mod inbox;

@@ -1,13 +1,25 @@
-//! The counters of `/metrics`, in Prometheus' text format.
+//! What `/metrics` shows, in Prometheus' text format: what was counted here, and the levels that
+//! `gauges` reads for a scrape.
 //!
-//! No label has values that a sender or client could choose.
+//! No label has values that a sender or client could choose. Counting never takes a lock but for
+//! what is refused or closed.
 
+pub(crate) mod histogram;
+pub(crate) mod levels;
+
+use histogram::Histogram;
+use levels::Levels;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What every name begins with.
+const PREFIX: &str = "payrelay";
 
 /// How a payment went out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +38,86 @@ struct CodeLabel {
     code: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DoorLabel {
+    door: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PurposeLabel {
+    purpose: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueueLabel {
+    queue: &'static str,
+}
+
+/// What one of the doors, HTTP's or TCP's, counts.
+#[derive(Clone, Debug)]
+pub(crate) struct DoorMeter {
+    open: Gauge,
+    refused: Counter,
+}
+
+impl DoorMeter {
+    pub(crate) fn entered(&self) {
+        self.open.inc();
+    }
+
+    pub(crate) fn left(&self) {
+        self.open.dec();
+    }
+
+    pub(crate) fn refused(&self) {
+        self.refused.inc();
+    }
+}
+
+/// What the inbox measures of itself, whatever its home.
+pub(crate) struct InboxMeters {
+    /// `redis` or `embedded`.
+    pub(crate) store: &'static str,
+    /// Jobs of each round of the group commit.
+    pub(crate) rounds: Histogram,
+    /// Nothing without Redis.
+    pub(crate) lines: LineMeters,
+}
+
+/// What all connections to Redis measure, by purpose. A clone is the same.
+#[derive(Clone, Debug)]
+pub(crate) struct LineMeters {
+    round_trips: Family<PurposeLabel, Histogram, fn() -> Histogram>,
+    reconnects: Family<PurposeLabel, Counter>,
+}
+
+/// What the connections of one purpose measure.
+#[derive(Clone, Debug)]
+pub(crate) struct LineMeter {
+    /// In microseconds.
+    pub(crate) round_trips: Histogram,
+    /// Connections that were made in the place of a lost one.
+    pub(crate) reconnects: Counter,
+}
+
+impl LineMeters {
+    pub(crate) fn new() -> LineMeters {
+        let round_trips = Family::new_with_constructor((|| Histogram::new(&histogram::MICROS)) as fn() -> Histogram);
+        LineMeters { round_trips, reconnects: Family::default() }
+    }
+
+    /// For one purpose.
+    pub(crate) fn of(&self, purpose: &'static str) -> LineMeter {
+        let round_trips = self.round_trips.get_or_create_owned(&PurposeLabel { purpose });
+        LineMeter { round_trips, reconnects: self.reconnects(purpose) }
+    }
+
+    /// For connections of a purpose that have no round trips: they only listen.
+    pub(crate) fn reconnects(&self, purpose: &'static str) -> Counter {
+        self.reconnects.get_or_create_owned(&PurposeLabel { purpose })
+    }
+}
+
 /// All counters of a node.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -34,49 +126,95 @@ pub(crate) struct Metrics {
     refused: Family<CodeLabel, Counter>,
     live: Counter,
     caught_up: Counter,
+    repeated: Counter,
     acknowledged: Counter,
+    latency: Histogram,
     closed: Family<CodeLabel, Counter>,
+    takeovers: Counter,
     rollbacks: Counter,
-    online: Gauge,
+    http: DoorMeter,
+    tcp: DoorMeter,
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Metrics {
-        let mut registry = Registry::with_prefix("payrelay");
+    pub(crate) fn new(inbox: InboxMeters) -> Metrics {
+        let mut registry = Registry::with_prefix(PREFIX);
         let delivered = Family::<WayLabel, Counter>::default();
-        // One statement each: a guard of the family lives to the end of its own.
-        let live = delivered.get_or_create(&WayLabel { way: "live" }).clone();
-        let caught_up = delivered.get_or_create(&WayLabel { way: "catch_up" }).clone();
+        let open = Family::<DoorLabel, Gauge>::default();
+        let turned_away = Family::<DoorLabel, Counter>::default();
+        let meter = |door| {
+            let label = DoorLabel { door };
+            DoorMeter { open: open.get_or_create_owned(&label), refused: turned_away.get_or_create_owned(&label) }
+        };
         let metrics = Metrics {
             accepted: Counter::default(),
             duplicates: Counter::default(),
             refused: Family::default(),
-            live,
-            caught_up,
+            live: delivered.get_or_create_owned(&WayLabel { way: "live" }),
+            caught_up: delivered.get_or_create_owned(&WayLabel { way: "catch_up" }),
+            repeated: Counter::default(),
             acknowledged: Counter::default(),
+            latency: Histogram::new(&histogram::MILLIS),
             closed: Family::default(),
+            takeovers: Counter::default(),
             rollbacks: Counter::default(),
-            online: Gauge::default(),
+            http: meter("http"),
+            tcp: meter("tcp"),
             registry: Registry::default(),
         };
-        // The names get their `_total` from the format.
+        // The names get their `_total` and their unit from the format.
         registry.register("payments_accepted", "Payments stored in an inbox", metrics.accepted.clone());
         registry.register("payments_duplicate", "Posts whose payment id was there", metrics.duplicates.clone());
         registry.register("requests_refused", "Answers that were problems, by code", metrics.refused.clone());
         registry.register("payments_delivered", "Payments written to a client's socket, repeats included", delivered);
         registry.register(
+            "payments_repeated",
+            "Payments sent again that this node had sent on an earlier connection",
+            metrics.repeated.clone(),
+        );
+        registry.register(
             "payments_acknowledged",
             "Payments whose acknowledgement is stored",
             metrics.acknowledged.clone(),
         );
+        registry.register_with_unit(
+            "acknowledgement_latency",
+            "From accepting a payment to its client's acknowledgement",
+            Unit::Seconds,
+            metrics.latency.clone(),
+        );
         registry.register("connections_closed", "Clients' connections that ended, by code", metrics.closed.clone());
+        registry.register("connections_open", "Connections that are open, by door", open);
+        registry.register("connections_refused", "Connections turned away at the limit, by door", turned_away);
+        registry.register(
+            "takeovers",
+            "Clients' connections here that a newer one of the same client replaced",
+            metrics.takeovers.clone(),
+        );
         registry.register(
             "rollbacks",
             "Times the store was found without writes it had taken",
             metrics.rollbacks.clone(),
         );
-        registry.register("clients_online", "Clients connected to this node", metrics.online.clone());
+        register_inbox(&mut registry, inbox);
+        let start = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        registry.register_with_unit(
+            "process_start_time",
+            "When this process began, Unix time",
+            Unit::Seconds,
+            ConstGauge::new(start),
+        );
         Metrics { registry, ..metrics }
+    }
+
+    /// HTTP's.
+    pub(crate) fn http(&self) -> &DoorMeter {
+        &self.http
+    }
+
+    /// TCP's.
+    pub(crate) fn tcp(&self) -> &DoorMeter {
+        &self.tcp
     }
 
     pub(crate) fn accepted(&self, duplicate: bool) {
@@ -98,6 +236,16 @@ impl Metrics {
         };
     }
 
+    /// A payment went out that had gone out on an earlier connection.
+    pub(crate) fn repeated(&self) {
+        self.repeated.inc();
+    }
+
+    /// A client acknowledged a payment so long after it was accepted.
+    pub(crate) fn took(&self, millis: u64) {
+        self.latency.observe(millis);
+    }
+
     pub(crate) fn acknowledged(&self, payments: u64) {
         self.acknowledged.inc_by(payments);
     }
@@ -106,15 +254,36 @@ impl Metrics {
         self.closed.get_or_create(&CodeLabel { code }).inc();
     }
 
+    pub(crate) fn taken_over(&self) {
+        self.takeovers.inc();
+    }
+
     pub(crate) fn rolled_back(&self) {
         self.rollbacks.inc();
     }
 
     /// Everything as text.
-    pub(crate) fn text(&self, online: usize) -> Result<String, fmt::Error> {
-        self.online.set(i64::try_from(online).unwrap_or(i64::MAX));
+    pub(crate) fn text(&self, levels: &Levels) -> Result<String, fmt::Error> {
         let mut out = String::new();
+        levels.write(&mut out)?;
         text::encode(&mut out, &self.registry)?;
         Ok(out)
     }
+}
+
+fn register_inbox(registry: &mut Registry, inbox: InboxMeters) {
+    registry.register("commit_jobs", "Jobs of each round of the group commit", inbox.rounds);
+    registry.register_with_unit(
+        "redis_round_trip",
+        "Round trips to Redis, by purpose",
+        Unit::Seconds,
+        inbox.lines.round_trips,
+    );
+    registry.register(
+        "redis_reconnects",
+        "Connections to Redis made in the place of a lost one, by purpose",
+        inbox.lines.reconnects,
+    );
+    let about = vec![("version", env!("CARGO_PKG_VERSION")), ("store", inbox.store)];
+    registry.register("build", "This program", Info::new(about));
 }

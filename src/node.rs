@@ -12,6 +12,7 @@ use crate::client::reader::Reception;
 use crate::client::{Clients, catch_up, door};
 use crate::drainer::{self, Drainer};
 use crate::gate::Gate;
+use crate::gauges::Gauges;
 use crate::http::gateways::Gateways;
 use crate::http::routes::Routes;
 use crate::http::{door as http_door, tiny};
@@ -150,6 +151,7 @@ impl Parts {
         let bells = Arc::new(bells);
         let drainer = Drainer::new().map_err(|e| StartError::Failed(format!("cannot watch sockets: {e}")))?;
         let (inbox, bus) = open_store(args, &name, &bells)?;
+        let metrics = Arc::new(Metrics::new(inbox.meters()));
         Ok(Parts {
             name,
             inbox,
@@ -158,7 +160,7 @@ impl Parts {
             bells,
             rung,
             clients,
-            metrics: Arc::new(Metrics::new()),
+            metrics,
             drainer: Arc::new(drainer),
             // A client stands in each of these at most once or twice, so nobody waits to enter.
             catch_up: bounded(2 * max_clients + 64),
@@ -168,6 +170,7 @@ impl Parts {
     }
 
     fn reception(&self, args: &ServeArgs, gate: Arc<Gate>) -> Reception {
+        let inbox = Arc::clone(&self.inbox);
         let shared = Shared {
             node: self.name.clone(),
             heartbeat_secs: args.heartbeat.as_secs().max(1),
@@ -176,6 +179,7 @@ impl Parts {
             receipts: Arc::clone(&self.receipts),
             drainer: Arc::clone(&self.drainer),
             metrics: Arc::clone(&self.metrics),
+            clock: Box::new(move || inbox.now_ms()),
         };
         Reception {
             clients: Arc::clone(&self.clients),
@@ -190,13 +194,24 @@ impl Parts {
         Routes {
             node: self.name.clone(),
             inbox: Arc::clone(&self.inbox),
-            clients: Arc::clone(&self.clients),
             bus: self.bus.clone(),
             receipts: Arc::clone(&self.receipts),
             metrics: Arc::clone(&self.metrics),
+            gauges: self.gauges(),
             gate,
             gateways: Gateways::new(&args.gateways, args.gateway_answer == GatewayAnswer::Acknowledged),
             body_limit: args.body_limit,
+        }
+    }
+
+    fn gauges(&self) -> Gauges {
+        Gauges {
+            inbox: Arc::clone(&self.inbox),
+            clients: Arc::clone(&self.clients),
+            bells: Arc::clone(&self.bells),
+            book: Arc::clone(&self.book.0),
+            catch_up: self.catch_up.0.clone(),
+            drainer: Arc::clone(&self.drainer),
         }
     }
 
@@ -226,6 +241,7 @@ impl Parts {
         let (receipts, inbox) = (Arc::clone(&self.receipts), Arc::clone(&self.inbox));
         threads.start("timer", move || receipts.run(&*inbox))?;
         if args.redis.is_some() {
+            hearing::count_reconnects(&self.bus, self.inbox.meters().lines.reconnects("listening"));
             let bus = self.bus.clone();
             threads.start("subscriber", move || bus.run())?;
             let (bus, stop) = (self.bus.clone(), self.stop.1.clone());

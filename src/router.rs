@@ -71,6 +71,11 @@ impl Bells {
         self.check(&bell.client);
     }
 
+    /// How many bells wait for the router.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Ends the router behind what is in its queue.
     pub(crate) fn stop(&self) {
         let _ = self.queue.send(None);

@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) receipts: Arc<Receipts>,
     pub(crate) drainer: Arc<Drainer>,
     pub(crate) metrics: Arc<Metrics>,
+    /// The store's clock, Unix ms.
+    pub(crate) clock: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
 /// What is left of a connection for the bookkeeper; no socket.
@@ -79,6 +81,8 @@ struct Inner {
     claim_unknown: bool,
     /// Goodbye was said: nothing goes out any more.
     leaving: bool,
+    /// The newest payment that this node had sent on an earlier connection.
+    sent_before: Mark,
     /// Everything up to here is stored as acknowledged.
     acked: Seq,
     /// The newest acknowledgement that is not stored yet.
@@ -127,6 +131,7 @@ impl Connection {
             closed: None,
             claim_unknown: false,
             leaving: false,
+            sent_before: Mark::default(),
             acked: Seq(0),
             to_book: None,
             booked: Booking::No,
@@ -319,6 +324,23 @@ impl Connection {
         self.go(next);
     }
 
+    /// Everything up to this payment had been sent on an earlier connection. Said before the claim is.
+    pub(crate) fn follows(&self, sent: Mark) {
+        self.inner.lock().sent_before = sent;
+    }
+
+    /// The newest payment that was sent, here or on an earlier connection.
+    pub(crate) fn sent_up_to(&self) -> Mark {
+        let inner = self.inner.lock();
+        // A store that lost writes gives seqs again, but its clock goes on.
+        std::cmp::max_by_key(inner.sent_before, inner.delivery.newest_sent(), |mark| (mark.accepted_at, mark.seq))
+    }
+
+    /// The same, where something of it is not known to be stored as acknowledged.
+    pub(crate) fn sent_in_vain(&self) -> Option<Mark> {
+        Some(self.sent_up_to()).filter(|sent| sent.seq > self.inner.lock().acked)
+    }
+
     /// For the operator: the store lost writes that this connection had seen.
     pub(crate) fn note_roll_back(&self) {
         self.shared.metrics.rolled_back();
@@ -333,13 +355,13 @@ impl Connection {
         match self.write(inner, &frame) {
             Took::All => {
                 inner.delivery.took(entry.mark, bytes);
-                self.shared.metrics.delivered(way);
+                self.count_sent(inner, entry.mark, way);
                 self.auto_ack(inner, Some(entry.mark));
                 return true;
             }
             Took::Part => {
                 inner.delivery.blocked(Some((entry.mark, bytes)));
-                self.shared.metrics.delivered(way);
+                self.count_sent(inner, entry.mark, way);
                 self.park(inner);
             }
             Took::Nothing => {
@@ -349,6 +371,14 @@ impl Connection {
             Took::Gone => self.close_locked(inner, CloseReason::Left),
         }
         false
+    }
+
+    fn count_sent(&self, inner: &Inner, mark: Mark, way: Way) {
+        self.shared.metrics.delivered(way);
+        let before = inner.sent_before;
+        if mark.seq <= before.seq && mark.accepted_at <= before.accepted_at {
+            self.shared.metrics.repeated();
+        }
     }
 
     fn auto_ack(self: &Arc<Self>, inner: &mut Inner, mark: Option<Mark>) {
@@ -410,6 +440,7 @@ impl Connection {
     }
 
     fn ack_locked(self: &Arc<Self>, inner: &mut Inner, seq: Seq) {
+        self.time(inner, seq);
         let Some(acked) = inner.delivery.ack(seq) else { return };
         inner.to_book = Some(acked.mark);
         // A sender on another node is known by the bell, one on this node by its wait as well.
@@ -429,6 +460,13 @@ impl Connection {
         if acked.resume {
             self.go(Next::CatchUp);
         }
+    }
+
+    /// Counts how long what is now acknowledged took.
+    fn time(&self, inner: &Inner, seq: Seq) {
+        let now = (self.shared.clock)();
+        let accepted = inner.delivery.covered(seq).map(|mark| mark.accepted_at);
+        accepted.for_each(|at| self.shared.metrics.took(now.saturating_sub(at)));
     }
 
     /// What is to be stored: the newest acknowledgement, and of which session.
@@ -500,6 +538,9 @@ impl Connection {
         let code = reason.code().unwrap_or("left");
         log::debug!("{}: {code}, closing; sent up to {sent}, {unacked} of it not acknowledged", self.client);
         self.shared.metrics.closed(code);
+        if reason == CloseReason::Replaced {
+            self.shared.metrics.taken_over();
+        }
         inner.closed = Some(reason);
         inner.rest = Vec::new();
         let _ = self.stream.shutdown(Shutdown::Both);

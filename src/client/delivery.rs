@@ -338,8 +338,18 @@ impl Delivery {
         Some(Acked { mark, resume })
     }
 
+    /// What is on the wire and would be done with an ack of `seq`.
+    pub(crate) fn covered(&self, seq: Seq) -> impl Iterator<Item = Mark> {
+        self.on_wire.iter().map(|frame| frame.mark).take_while(move |mark| mark.seq <= seq)
+    }
+
     fn has_room(&self, bytes: usize) -> bool {
         self.on_wire.is_empty() || (self.on_wire.len() < self.window && self.bytes_on_wire + bytes <= MAX_WINDOW_BYTES)
+    }
+
+    /// The newest payment that was sent, or acknowledged before.
+    pub(crate) fn newest_sent(&self) -> Mark {
+        self.sent
     }
 
     /// For the log: the newest that was sent, and how many of it are not acknowledged.

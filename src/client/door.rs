@@ -108,6 +108,7 @@ impl Door {
     /// Says `too_many_clients`, as far as the socket takes it at once.
     fn turn_away(&self, stream: &TcpStream) {
         self.reception.shared.metrics.closed("too_many_clients");
+        self.reception.shared.metrics.tcp().refused();
         self.refused.warn(|| format!("tcp: clients are refused: {} connections are the most", self.most));
         let line = CloseReason::TooManyClients.line().unwrap_or_default();
         turn_away(stream, line.as_bytes());
@@ -120,6 +121,7 @@ struct Place(Arc<Door>);
 impl Place {
     fn take(door: &Arc<Door>) -> Place {
         door.inside.fetch_add(1, Ordering::Relaxed);
+        door.reception.shared.metrics.tcp().entered();
         Place(Arc::clone(door))
     }
 }
@@ -127,6 +129,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.inside.fetch_sub(1, Ordering::Relaxed);
+        self.0.reception.shared.metrics.tcp().left();
     }
 }
 

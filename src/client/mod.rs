@@ -6,12 +6,14 @@ pub(crate) mod connection;
 pub(crate) mod delivery;
 pub(crate) mod door;
 pub(crate) mod reader;
+mod sent_before;
 
 use crate::payment::ClientId;
 use crate::seldom::Seldom;
 use close_reason::CloseReason;
 use connection::Connection;
 use parking_lot::{Condvar, Mutex, RwLock};
+use sent_before::SentBefore;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +32,7 @@ pub(crate) struct Clients {
     /// When a client's next hello may enter.
     turns: Mutex<HashMap<ClientId, Instant>>,
     fights: Seldom,
+    sent_before: SentBefore,
 }
 
 impl Clients {
@@ -43,6 +46,9 @@ impl Clients {
         let before = self.map.write().insert(connection.client().clone(), Arc::clone(connection));
         if let Some(before) = before {
             before.close(CloseReason::Replaced);
+            connection.follows(before.sent_up_to());
+        } else if let Some(sent) = self.sent_before.take(connection.client()) {
+            connection.follows(sent);
         }
     }
 
@@ -51,6 +57,10 @@ impl Clients {
         let mut map = self.map.write();
         if map.get(connection.client()).is_some_and(|there| Arc::ptr_eq(there, connection)) {
             map.remove(connection.client());
+            // Under the lock: who enters next must find it.
+            if let Some(sent) = connection.sent_in_vain() {
+                self.sent_before.note(connection.client(), sent);
+            }
         }
         drop(map);
         let _guard = self.left.0.lock();
@@ -92,6 +102,11 @@ impl Clients {
     /// Has everybody compared with the store: bells may have been missed.
     pub(crate) fn check_all(&self) {
         self.all().iter().for_each(|connection| connection.wish_check());
+    }
+
+    /// How many they are whose claim is stored.
+    pub(crate) fn count_online(&self) -> usize {
+        self.all().iter().filter(|connection| connection.is_online()).count()
     }
 
     /// Those whose claim is stored, by client id, after the given one; at most so many.

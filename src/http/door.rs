@@ -153,6 +153,9 @@ impl Door {
             return;
         };
         self.lobby.inside.lock().insert(number, Arc::downgrade(&connection));
+        if let Some(meter) = self.lobby.service.meter() {
+            meter.entered();
+        }
         if self.lobby.is_stopping() {
             // Stop may have gone through the others before this one was in the list.
             return;
@@ -179,6 +182,9 @@ impl Door {
         let most = self.lobby.limits.max_connections;
         self.refused.warn(|| format!("http: {peer} and others are refused: {most} connections are the most"));
         self.lobby.service.refused(problem.code());
+        if let Some(meter) = self.lobby.service.meter() {
+            meter.refused();
+        }
         let bytes = connection::last_words(problem.response());
         turn_away(socket, &bytes);
     }
@@ -197,7 +203,11 @@ impl Lobby {
     /// The connection of this number is closed.
     pub(super) fn leave(&self, number: u64) {
         let mut inside = self.inside.lock();
-        inside.remove(&number);
+        if inside.remove(&number).is_some()
+            && let Some(meter) = self.service.meter()
+        {
+            meter.left();
+        }
         if inside.is_empty() {
             self.empty.notify_all();
         }

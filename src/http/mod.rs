@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tiny_http::{Header, StatusCode};
 
 use crate::auth::Asker;
+use crate::metrics::DoorMeter;
 pub(crate) use canned::Canned;
 use connection::Connection;
 pub(crate) use problem::Problem;
@@ -85,6 +86,11 @@ pub(crate) trait Service: Send + Sync {
 
     /// Learns of a request that the door itself refused; `code` is the problem's.
     fn refused(&self, code: &'static str);
+
+    /// Where the door counts its connections, if anybody wants to know.
+    fn meter(&self) -> Option<&DoorMeter> {
+        None
+    }
 }
 
 /// Where the answer to one request goes: sent once, from whichever thread, without ever waiting for the peer.

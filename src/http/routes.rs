@@ -8,10 +8,10 @@ use super::gateways::{Address, Gateways};
 use super::{Admission, Answer, Head, Problem, Request, Response, Service, json};
 use crate::auth::{Asker, Right};
 use crate::bus::Bus;
-use crate::client::Clients;
 use crate::gate::Gate;
+use crate::gauges::Gauges;
 use crate::inbox::Inbox;
-use crate::metrics::Metrics;
+use crate::metrics::{DoorMeter, Metrics};
 use crate::payment::{ClientId, Seq};
 use crate::receipts::Receipts;
 use std::io::Cursor;
@@ -26,10 +26,10 @@ pub(crate) const MAX_BATCH_BYTES: usize = 8 << 20;
 pub(crate) struct Routes {
     pub(crate) node: String,
     pub(crate) inbox: Arc<dyn Inbox>,
-    pub(crate) clients: Arc<Clients>,
     pub(crate) bus: Bus,
     pub(crate) receipts: Arc<Receipts>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) gauges: Gauges,
     pub(crate) gate: Arc<Gate>,
     pub(crate) gateways: Gateways,
     /// Of one payment, in bytes.
@@ -173,6 +173,10 @@ impl Service for Routes {
     fn refused(&self, code: &'static str) {
         self.metrics.refused(code);
     }
+
+    fn meter(&self) -> Option<&DoorMeter> {
+        Some(self.metrics.http())
+    }
 }
 
 impl Routes {
@@ -246,7 +250,7 @@ impl Routes {
     }
 
     fn metrics_text(&self) -> Result<Response, Problem> {
-        let text = self.metrics.text(self.clients.online(None, usize::MAX).len());
+        let text = self.metrics.text(&self.gauges.read());
         let body = text.map_err(|_| Problem::internal())?.into_bytes();
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         let kind = Header::from_bytes("Content-Type", kind).expect("our own fields are ASCII");

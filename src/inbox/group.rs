@@ -6,6 +6,7 @@
 //! the list is empty. So no thread ever waits for another's round, and nobody leads for long who
 //! has a socket to read. Both homes use this; what a round does is theirs.
 
+use crate::metrics::histogram::{self, Histogram};
 use parking_lot::{Condvar, Mutex};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -28,6 +29,8 @@ pub(crate) trait Job: Send {
 pub(crate) struct Group<J> {
     state: Mutex<State<J>>,
     left_over: Condvar,
+    /// How many jobs each round had.
+    rounds: Histogram,
 }
 
 struct State<J> {
@@ -42,7 +45,17 @@ struct State<J> {
 impl<J: Job> Group<J> {
     pub(crate) fn new() -> Group<J> {
         let state = State { jobs: Vec::new(), bytes: 0, led: false, handed_over: false, closed: false };
-        Group { state: Mutex::new(state), left_over: Condvar::new() }
+        let rounds = Histogram::new(&histogram::JOBS);
+        Group { state: Mutex::new(state), left_over: Condvar::new(), rounds }
+    }
+
+    pub(crate) fn rounds(&self) -> &Histogram {
+        &self.rounds
+    }
+
+    /// How many jobs wait for a round.
+    pub(crate) fn waiting(&self) -> usize {
+        self.state.lock().jobs.len()
     }
 
     /// Has jobs stored, in their order: by this thread, if nobody leads, else by who does. `run`
@@ -72,6 +85,7 @@ impl<J: Job> Group<J> {
 
     /// Runs one round and gives leadership away, whatever happens in it.
     fn lead(&self, round: Vec<J>, run: &impl Fn(Vec<J>)) {
+        self.rounds.observe(u64::try_from(round.len()).unwrap_or(u64::MAX));
         // A panic of one round must not stop all others: its jobs were dropped, and said so.
         if catch_unwind(AssertUnwindSafe(|| run(round))).is_err() {
             log::error!("a panic in a commit; its payments were answered as unknown");

@@ -12,6 +12,7 @@ pub(crate) mod disk;
 pub(crate) mod group;
 pub(crate) mod redis;
 
+use crate::metrics::InboxMeters;
 use crate::payment::{ClientId, Entry, Mark, Payment, PaymentId, Seq};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +25,9 @@ pub(crate) const MAX_PER_CALL: usize = 128;
 
 /// The most bytes that wait in one inbox.
 pub(crate) const MAX_INBOX_BYTES: u64 = 256 << 20;
+
+/// The most inboxes that [`Inbox::backlog`] looks into.
+pub(crate) const MAX_COUNTED: usize = 10_000;
 
 /// The durable queue of every client.
 pub(crate) trait Inbox: Send + Sync {
@@ -55,6 +59,18 @@ pub(crate) trait Inbox: Send + Sync {
 
     /// Clients whose inboxes stay non-empty, by client id, after the given one.
     fn waiting(&self, after: Option<&ClientId>, most: usize) -> Result<Vec<ClientId>, Error>;
+
+    /// What waits in all inboxes, for `/metrics`: bounded in time however many there are.
+    fn backlog(&self) -> Result<Backlog, Error>;
+
+    /// The store's clock, Unix ms, as far as this node knows it. Asks nobody.
+    fn now_ms(&self) -> u64;
+
+    /// Jobs that wait for a commit.
+    fn uncommitted(&self) -> usize;
+
+    /// What it measures of itself.
+    fn meters(&self) -> InboxMeters;
 
     /// Forgets a client with all that is stored for it.
     fn retire(&self, client: &ClientId, discard: bool) -> Result<Retired, Error>;
@@ -354,6 +370,17 @@ pub(crate) struct Owner {
     /// Unix ms.
     pub(crate) since: u64,
     pub(crate) address: String,
+}
+
+/// What waits in all inboxes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Backlog {
+    /// Inboxes with payments in them; on Redis those that stay so.
+    pub(crate) inboxes: u64,
+    /// The payments in at most [`MAX_COUNTED`] of them.
+    pub(crate) payments: u64,
+    /// When the oldest of these was accepted, Unix ms.
+    pub(crate) oldest_at: Option<u64>,
 }
 
 /// What came of retiring a client.

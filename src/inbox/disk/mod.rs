@@ -25,10 +25,11 @@ pub(crate) use open::OpenError;
 
 use super::group::Group;
 use super::{
-    Ask, Booked, Deposit, Error, Found, Health, Inbox, MAX_PER_CALL, Note, Owner, Query, Reading, Record, Retired,
-    Session, Tended,
+    Ask, Backlog, Booked, Deposit, Error, Found, Health, Inbox, MAX_COUNTED, MAX_PER_CALL, Note, Owner, Query, Reading,
+    Record, Retired, Session, Tended,
 };
 use crate::doorbell::Bell;
+use crate::metrics::{InboxMeters, LineMeters};
 use crate::payment::ClientId;
 use crate::seldom::Seldom;
 use crossbeam_channel::bounded;
@@ -297,6 +298,22 @@ impl Inbox for DiskInbox {
 
     fn waiting(&self, after: Option<&ClientId>, most: usize) -> Result<Vec<ClientId>, Error> {
         Ok(self.view()?.waiting(after, most)?)
+    }
+
+    fn backlog(&self) -> Result<Backlog, Error> {
+        Ok(self.view()?.backlog(MAX_COUNTED)?)
+    }
+
+    fn now_ms(&self) -> u64 {
+        (self.world.now)()
+    }
+
+    fn uncommitted(&self) -> usize {
+        self.group.waiting()
+    }
+
+    fn meters(&self) -> InboxMeters {
+        InboxMeters { store: "embedded", rounds: self.group.rounds().clone(), lines: LineMeters::new() }
     }
 
     fn retire(&self, client: &ClientId, discard: bool) -> Result<Retired, Error> {

@@ -1,9 +1,9 @@
 //! The file at one moment, for those who only read it: they wait for no commit.
 
 use super::tables::{ENTRIES, Fault, IDS, PENDING, STATES, State, entry_of, parse_stored, seen, state_of};
-use crate::inbox::{Ask, Found, Query, Reading, Which};
+use crate::inbox::{Ask, Backlog, Found, Query, Reading, Which};
 use crate::payment::{ClientId, Mark, Seq};
-use redb::{ReadOnlyTable, ReadTransaction, TableError};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata, TableError};
 use std::ops::Bound;
 
 /// The tables, as the last commit left them.
@@ -79,5 +79,28 @@ impl View {
             clients.extend(ClientId::parse(row?.0.value()));
         }
         Ok(clients)
+    }
+
+    /// What waits, in at most so many inboxes. One that cannot be read is in nobody's way.
+    pub(super) fn backlog(&self, most: usize) -> Result<Backlog, Fault> {
+        let mut backlog = Backlog { inboxes: self.pending.len()?, ..Backlog::default() };
+        for client in self.waiting(None, most)? {
+            match self.waiting_of(&client) {
+                Ok((payments, oldest_at)) => {
+                    backlog.payments += payments;
+                    backlog.oldest_at = Some(backlog.oldest_at.map_or(oldest_at, |oldest| oldest.min(oldest_at)));
+                }
+                Err(Fault::Job(error)) => log::debug!("{client}: {error}"),
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(backlog)
+    }
+
+    /// How many payments wait in an inbox that is not empty, and when the oldest was accepted.
+    fn waiting_of(&self, client: &ClientId) -> Result<(u64, u64), Fault> {
+        let state = state_of(&self.states, client)?.unwrap_or_else(|| State::new(0));
+        let oldest = entry_of(&self.entries, client, state.acked.seq.next())?;
+        Ok((state.pending(), oldest.entry.mark.accepted_at))
     }
 }

@@ -6,6 +6,7 @@
 //! when it failed has an unknown outcome, and nothing here sends it again.
 
 use crate::inbox::{CALL_LIMIT, Error, Stored};
+use crate::metrics::LineMeter;
 use crate::payment::push_number;
 use parking_lot::{Condvar, Mutex};
 use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind, Value};
@@ -186,17 +187,20 @@ pub(crate) struct Lines {
     given_back: Condvar,
     most: usize,
     outage: Arc<Outage>,
+    meter: LineMeter,
 }
 
 struct State {
     idle: Vec<redis::Connection>,
     open: usize,
+    /// How many were lost, and not replaced yet.
+    lost: usize,
 }
 
 impl Lines {
-    pub(crate) fn new(target: Target, greeting: Pipeline, most: usize, outage: Arc<Outage>) -> Lines {
-        let state = Mutex::new(State { idle: Vec::new(), open: 0 });
-        Lines { target, greeting, state, given_back: Condvar::new(), most, outage }
+    pub(crate) fn new(target: Target, greeting: Pipeline, most: usize, outage: Arc<Outage>, meter: LineMeter) -> Lines {
+        let state = Mutex::new(State { idle: Vec::new(), open: 0, lost: 0 });
+        Lines { target, greeting, state, given_back: Condvar::new(), most, outage, meter }
     }
 
     /// Sends a pipeline and returns as many replies, within [`CALL_LIMIT`] and a connect's limit.
@@ -208,7 +212,11 @@ impl Lines {
             Ok(line) => line,
             Err(why) => return refuse_all(pipeline.len(), &Error::away(why)),
         };
-        let replies = exchange(&mut line, pipeline, Instant::now() + CALL_LIMIT);
+        let began = Instant::now();
+        let replies = exchange(&mut line, pipeline, began + CALL_LIMIT);
+        if !replies.is_empty() {
+            self.meter.round_trips.observe(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+        }
         self.give_back(replies.iter().all(|reply| !broken(reply)).then_some(line));
         replies
     }
@@ -238,6 +246,9 @@ impl Lines {
         if line.is_err() {
             state.open -= 1;
             self.given_back.notify_one();
+        } else if state.lost > 0 {
+            state.lost -= 1;
+            self.meter.reconnects.inc();
         }
         line
     }
@@ -264,6 +275,7 @@ impl Lines {
             Some(line) => state.idle.push(line),
             None => {
                 state.open -= 1;
+                state.lost += 1;
                 // What failed under one call has failed under all: they would only find out one by one.
                 state.forget_idle();
             }
@@ -276,6 +288,7 @@ impl Lines {
 impl State {
     fn forget_idle(&mut self) {
         self.open -= self.idle.len();
+        self.lost += self.idle.len();
         self.idle.clear();
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Denied {
 }
 
 /// What scripts, lease and listings need; `KEY` is a client's.
-const COMMANDS: [&str; 25] = [
+const COMMANDS: [&str; 26] = [
     "EVALSHA 0 1 KEY",
     "EVAL x 1 KEY",
     "SCRIPT LOAD x",
@@ -58,6 +58,7 @@ const COMMANDS: [&str; 25] = [
     "SREM KEY 1",
     "SMEMBERS KEY",
     "ZADD KEY 1 1",
+    "ZCARD KEY",
     "ZRANGE KEY 0 0",
     "ZREM KEY 1",
 ];

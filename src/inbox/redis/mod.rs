@@ -32,10 +32,11 @@ pub(crate) use names::{all_channel, node_channel};
 
 use super::group::Group;
 use super::{
-    Accepted, Ask, Booked, Claim, Deposit, Error, Found, Health, Inbox, MAX_PER_CALL, Note, Owner, Query, Reading,
-    Record, Retired, Session, Status, Stored, Tended, Token, Which,
+    Accepted, Ask, Backlog, Booked, Claim, Deposit, Error, Found, Health, Inbox, MAX_PER_CALL, Note, Owner, Query,
+    Reading, Record, Retired, Session, Status, Stored, Tended, Token, Which,
 };
 use crate::doorbell::{Bell, Hint, parse_entry};
+use crate::metrics::{InboxMeters, LineMeters};
 use crate::payment::{ClientId, Entry, Seq};
 use connection::{Lines, NO_SCRIPT, Outage, Pipeline};
 use durability::Demands;
@@ -82,6 +83,7 @@ pub(crate) struct RedisInbox {
     readings: Lines,
     questions: Lines,
     tending: Lines,
+    meters: LineMeters,
     lease: Lease,
     hint: Box<dyn Fn(Hint) + Send + Sync>,
     touched: Touched,
@@ -102,10 +104,11 @@ impl RedisInbox {
         let outage = Arc::new(Outage::default());
         let names = Names::new(target.database());
         let scripts = Scripts::new(options.inbox_limit, &names.node_prefix);
-        let lines = |most| {
+        let meters = LineMeters::new();
+        let lines = |purpose, most| {
             let mut greeting = Pipeline::default();
             scripts.load(&mut greeting);
-            Lines::new(target.clone(), greeting, most, Arc::clone(&outage))
+            Lines::new(target.clone(), greeting, most, Arc::clone(&outage), meters.of(purpose))
         };
         let boot = Token::random().as_str()[..16].to_owned();
         let state = State { verdict: None, trouble: None };
@@ -113,11 +116,12 @@ impl RedisInbox {
             me: format!("{}/{boot}", options.node),
             replicas: Replicas::new(options.demands.replicas, names.replicated()),
             deposits: Group::new(),
-            commits: lines(1),
-            books: lines(1),
-            readings: lines(8),
-            questions: lines(16),
-            tending: lines(1),
+            commits: lines("commits", 1),
+            books: lines("books", 1),
+            readings: lines("readings", 8),
+            questions: lines("questions", 16),
+            tending: lines("tending", 1),
+            meters,
             lease: Lease::new(options.node.clone(), boot),
             hint,
             touched: Touched::default(),
@@ -461,6 +465,22 @@ impl Inbox for RedisInbox {
         clients.sort_unstable();
         clients.truncate(most);
         Ok(clients)
+    }
+
+    fn backlog(&self) -> Result<Backlog, Error> {
+        waiting::count(self)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.lease.now_ms()
+    }
+
+    fn uncommitted(&self) -> usize {
+        self.deposits.waiting()
+    }
+
+    fn meters(&self) -> InboxMeters {
+        InboxMeters { store: "redis", rounds: self.deposits.rounds().clone(), lines: self.meters.clone() }
     }
 
     fn retire(&self, client: &ClientId, discard: bool) -> Result<Retired, Error> {

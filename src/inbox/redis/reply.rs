@@ -65,6 +65,18 @@ pub(super) fn senseless(what: &str) -> Error {
     Error::Corrupt(format!("Redis says {:?}", what.chars().take(100).collect::<String>()))
 }
 
+/// How many payments wait, by a client's state; 0 where there is none, or none that can be read.
+pub(super) fn read_pending(state: &Value) -> u64 {
+    let line = text(state).unwrap_or_default();
+    let mut words = line.split(' ');
+    let mut word = |place| words.nth(place).and_then(|word| word.parse::<u64>().ok());
+    // `state.lua` tells the order: the version, last, two others, acked, tombs.
+    match (word(0), word(0), word(2), word(0)) {
+        (Some(2), Some(last), Some(acked), Some(tombs)) => last.saturating_sub(acked).saturating_sub(tombs),
+        _ => 0,
+    }
+}
+
 /// A number of a reply.
 pub(super) fn number(text: &str) -> Result<u64, Error> {
     text.parse().map_err(|_| senseless(text))

@@ -5,8 +5,8 @@
 
 use super::RedisInbox;
 use super::connection::Pipeline;
-use super::reply::{senseless, texts};
-use crate::inbox::{Error, Inbox, MAX_PER_CALL};
+use super::reply::{number, read_pending, senseless, text, texts};
+use crate::inbox::{Backlog, CALL_LIMIT, Error, Inbox, MAX_COUNTED, MAX_PER_CALL};
 use crate::payment::ClientId;
 use parking_lot::Mutex;
 use std::collections::{HashSet, VecDeque};
@@ -18,6 +18,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 const MAX_TOUCHED: usize = 100_000;
 /// How many of them are looked at in one go.
 const MAX_LOOKED_AT: usize = 8 * MAX_PER_CALL;
+/// How many states are asked for in one round trip to be counted; they are short.
+const COUNTED_PER_CALL: usize = 1_000;
+/// Among how many of the oldest inboxes the oldest payment is looked for. What the list says of one was true when it
+/// was last corrected; since then the inbox can only have lost its oldest.
+const OLDEST: usize = 16;
 
 /// The clients that are to be looked at.
 #[derive(Default)]
@@ -100,4 +105,47 @@ fn listed(inbox: &RedisInbox) -> Result<Vec<ClientId>, Error> {
     // A little behind, for those that are struck off now move the others up.
     inbox.touched.state.lock().from = if clients.len() < MAX_PER_CALL { 0 } else { from + MAX_PER_CALL / 2 };
     Ok(clients)
+}
+
+/// Counts what waits, the oldest inboxes first.
+pub(super) fn count(inbox: &RedisInbox) -> Result<Backlog, Error> {
+    let deadline = Instant::now() + CALL_LIMIT;
+    let mut pipeline = Pipeline::default();
+    let (key, last) = (inbox.names.waiting.as_bytes(), (MAX_COUNTED - 1).to_string());
+    pipeline.command(&[b"ZCARD", key]);
+    pipeline.command(&[b"ZRANGE", key, b"0", last.as_bytes()]);
+    let mut replies = inbox.questions.call(&pipeline).into_iter();
+    let mut next = || replies.next().unwrap_or_else(|| Err(senseless("no reply")));
+    let (inboxes, listed) = (number(&text(&next()?).unwrap_or_default())?, texts(&next()?));
+    let listed: Vec<ClientId> = listed.iter().filter_map(|id| ClientId::parse(id).ok()).collect();
+    let (mut payments, mut oldest) = (0, Vec::with_capacity(OLDEST));
+    for clients in listed.chunks(COUNTED_PER_CALL) {
+        if Instant::now() >= deadline {
+            return Err(Error::away("counting what waits took too long"));
+        }
+        for (client, pending) in clients.iter().zip(pending(inbox, clients)) {
+            let pending = pending?;
+            payments += pending;
+            if pending > 0 && oldest.len() < OLDEST {
+                oldest.push(client.clone());
+            }
+        }
+    }
+    let records = inbox.records(&oldest).into_iter();
+    let ages = records.filter_map(|record| record.ok().flatten()?.oldest_pending_at);
+    Ok(Backlog { inboxes, payments, oldest_at: ages.min() })
+}
+
+/// How many payments wait for each of some clients; 0 where that cannot be read.
+fn pending(inbox: &RedisInbox, clients: &[ClientId]) -> Vec<Result<u64, Error>> {
+    let mut pipeline = Pipeline::default();
+    for client in clients {
+        pipeline.command(&[b"GET", inbox.names.client(client).key("state").as_bytes()]);
+    }
+    let pending = |reply| match reply {
+        Ok(state) => Ok(read_pending(&state)),
+        Err(Error::Corrupt(_)) => Ok(0),
+        Err(error) => Err(error),
+    };
+    inbox.questions.call(&pipeline).into_iter().map(pending).collect()
 }
