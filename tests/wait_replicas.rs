@@ -50,9 +50,12 @@ fn expect_unknown(post: impl FnOnce() -> Answer) {
 #[test]
 fn a_2xx_comes_after_the_replica_has_it() {
     let pair = Pair::waiting_for("1");
-    pair.line.set(Way::Down, Mode::Delay(Duration::from_millis(100)));
+    // Each piece of the line waits, so it may come to several times this; a round waits half a second at most.
+    pair.line.set(Way::Down, Mode::Delay(Duration::from_millis(20)));
     for seq in 1..=5 {
-        assert_eq!(pair.node.accept("01", "1"), u64::try_from(seq).expect("small"));
+        // Where a disk is slow it may be unknown at first; what counts is what is true at the 2xx.
+        let id = format!("wx-{seq}");
+        eventually("it is accepted", || pair.node.post_with_id("01", "1", &id).is_success());
         assert_eq!(pair.replicated(), seq);
     }
 }

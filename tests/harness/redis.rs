@@ -265,6 +265,9 @@ pub fn caught_up(primary: &Redis, replica: &Redis) {
     eventually("the replica is in step with its primary", || {
         let state = replica.cli(&["INFO", "replication"]).text();
         let up = state.contains("master_link_status:up") && state.contains("master_sync_in_progress:0");
-        up && replica.info("slave_repl_offset") >= primary.info("master_repl_offset")
+        // The primary has heard from it, too: until then it does not count it.
+        let known = primary.cli(&["INFO", "replication"]).text();
+        let heard = known.contains("state=online") && ["lag=0", "lag=1"].iter().any(|lag| known.contains(lag));
+        up && heard && replica.info("slave_repl_offset") >= primary.info("master_repl_offset")
     });
 }
