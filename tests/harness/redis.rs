@@ -268,6 +268,8 @@ pub fn caught_up(primary: &Redis, replica: &Redis) {
         // The primary has heard from it, too: until then it does not count it.
         let known = primary.cli(&["INFO", "replication"]).text();
         let heard = known.contains("state=online") && ["lag=0", "lag=1"].iter().any(|lag| known.contains(lag));
-        up && heard && replica.info("slave_repl_offset") >= primary.info("master_repl_offset")
+        // After a first copy it writes its own file anew, and answers late meanwhile.
+        let settled = replica.info("aof_rewrite_in_progress") + replica.info("aof_rewrite_scheduled") == 0;
+        up && heard && settled && replica.info("slave_repl_offset") >= primary.info("master_repl_offset")
     });
 }
