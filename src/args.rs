@@ -24,8 +24,10 @@ use crate::payment::{ClientId, GATEWAY_PROFILES};
 
 mod redis_url;
 mod report;
+mod tcp_address;
 
 pub use self::redis_url::RedisUrl;
+pub use self::tcp_address::TcpAddress;
 
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 const MAX_DEDUP_WINDOW_SECS: u64 = 365 * 24 * 3600;
@@ -67,9 +69,9 @@ pub struct ServeArgs {
     #[arg(long, env = "PAYRELAY_HTTP", value_name = "IP:PORT", default_value = "127.0.0.1:8080", value_parser = address)]
     pub http: SocketAddr,
 
-    /// Where clients connect (TCP); may be given several times, in the variable separated by commas
-    #[arg(long, env = "PAYRELAY_TCP", value_name = "IP:PORT", default_value = "127.0.0.1:7070", value_delimiter = ',', value_parser = address)]
-    pub tcp: Vec<SocketAddr>,
+    /// Where clients connect (TCP): lines, or u16be@ or u32be@ for frames behind their length; may be given several times, in the variable separated by commas
+    #[arg(long, env = "PAYRELAY_TCP", value_name = "[FRAMING@]IP:PORT", default_value = "127.0.0.1:7070", value_delimiter = ',', value_parser = TcpAddress::parse)]
+    pub tcp: Vec<TcpAddress>,
 
     /// Keep the inboxes in this Redis, which several nodes may share
     #[arg(long, env = "PAYRELAY_REDIS", value_name = "URL", hide_env_values = true, conflicts_with = "data_dir", value_parser = RedisUrl::parse)]
@@ -445,7 +447,7 @@ impl ServeArgs {
                 self.http
             ));
         }
-        let open_tcp = self.tcp.iter().find(|tcp| !is_loopback(**tcp));
+        let open_tcp = self.tcp.iter().find(|tcp| !is_loopback(tcp.address));
         if let Some(tcp) = open_tcp
             && !self.insecure
             && self.client_secret_file.is_none()
@@ -464,12 +466,15 @@ impl ServeArgs {
             );
         }
         let port = self.http.port();
-        if port != 0 && self.tcp.iter().any(|tcp| tcp.port() == port) {
+        if port != 0 && self.tcp.iter().any(|tcp| tcp.address.port() == port) {
             return refuse(format!("--http and --tcp both have port {port}; give one of them another port"));
         }
         for (n, tcp) in self.tcp.iter().enumerate() {
-            if tcp.port() != 0 && self.tcp[..n].contains(tcp) {
-                return refuse(format!("--tcp {tcp} is given twice; leave one out"));
+            let TcpAddress { address, .. } = tcp;
+            if address.port() != 0 && self.tcp[..n].iter().any(|other| other.address == *address) {
+                return refuse(format!(
+                    "--tcp {address} is given twice; give one of them another port, or leave it out"
+                ));
             }
         }
         Ok(())
@@ -694,7 +699,7 @@ mod tests {
     fn serve_without_flags_has_the_promised_defaults() {
         let args = serve("");
         assert_eq!(args.http.to_string(), "127.0.0.1:8080");
-        assert_eq!(args.tcp, ["127.0.0.1:7070".parse().expect("an address")]);
+        assert_eq!(tcp_of(&args), ["127.0.0.1:7070"]);
         assert!(args.redis.is_none() && args.node.is_none() && !args.insecure);
         assert_eq!(args.data_dir, PathBuf::from("./payrelay-data"));
         assert_eq!(args.heartbeat, Duration::from_secs(30));
@@ -731,6 +736,29 @@ mod tests {
     fn tcp_may_be_given_several_times() {
         assert_eq!(serve("--tcp 127.0.0.1:1 --tcp [::1]:2").tcp.len(), 2);
         assert_eq!(serve("--tcp 127.0.0.1:1,127.0.0.1:2").tcp.len(), 2);
+    }
+
+    fn tcp_of(args: &ServeArgs) -> Vec<String> {
+        args.tcp.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_framing_stands_before_its_address() {
+        let args = serve("--tcp 127.0.0.1:1,u16be@127.0.0.1:2 --tcp u32be@[::1]:3");
+        assert_eq!(tcp_of(&args), ["127.0.0.1:1", "u16be@127.0.0.1:2", "u32be@[::1]:3"]);
+        for (flag, says) in [
+            ("u8be@127.0.0.1:1", "no framing `u8be`"),
+            ("U16BE@127.0.0.1:1", "no framing `U16BE`"),
+            ("lines@127.0.0.1:1", "IP:PORT alone for lines"),
+            ("@127.0.0.1:1", "no framing ``"),
+            ("u16be@", "is not IP:PORT"),
+            ("u16be@localhost:1", "is not IP:PORT"),
+            ("u16be@127.0.0.1:1 --tcp 127.0.0.1:1", "127.0.0.1:1 is given twice"),
+            ("u16be@0.0.0.0:1", "--client-secret-file"),
+        ] {
+            let error = refused(&format!("serve --tcp {flag}"));
+            assert!(error.contains(says), "{flag}: {error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! What goes over a client's connection, as values: its lines to us, ours to it.
+//! What goes over a client's connection, as values: its frames to us, ours to it, each the text of a JSON object.
 //!
-//! Values only: no socket, no state. Payments' frames are built in `payment`.
+//! Values only: no socket, no state. Payments' frames are built in `payment`, broadcasts' in `broadcast`; how frames
+//! are told from each other is `framing`'s.
 //!
 //! Source: README.md, *TCP reference*.
 
@@ -10,8 +11,8 @@ use serde::de::IgnoredAny;
 use serde_json::error::Category;
 use std::fmt;
 
-/// The most bytes of a client's line, its end not counted.
-pub(crate) const MAX_LINE_BYTES: usize = 64 * 1024;
+/// The most bytes of a client's frame, without what ends or precedes it.
+pub(crate) const MAX_FRAME_BYTES: usize = 64 * 1024;
 
 /// What a client says.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub(crate) enum ClientFrame {
     Bye,
 }
 
-/// The first line of a connection.
+/// The first frame of a connection.
 #[derive(PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) client: Option<String>,
@@ -40,7 +41,7 @@ impl fmt::Debug for Hello {
     }
 }
 
-/// Why a line is none.
+/// Why a text is no frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum InvalidFrame {
     /// It is no JSON.
@@ -62,7 +63,7 @@ struct Fields {
 }
 
 impl ClientFrame {
-    /// Reads one line, without its end.
+    /// Reads one, without what ends or precedes it.
     pub(crate) fn parse(line: &[u8]) -> Result<ClientFrame, InvalidFrame> {
         if let Some(seq) = plain_ack(line) {
             return Ok(ClientFrame::Ack(seq));
@@ -71,7 +72,7 @@ impl ClientFrame {
         if !is_object(line) {
             let json: Result<IgnoredAny, _> = serde_json::from_slice(line);
             return Err(match json {
-                Ok(_) => InvalidFrame::Frame("a line is one JSON object".into()),
+                Ok(_) => InvalidFrame::Frame("a line, or a frame, is one JSON object".into()),
                 Err(e) => InvalidFrame::Json(e.to_string()),
             });
         }
@@ -127,9 +128,9 @@ impl Fields {
 }
 
 /// A ping, and what answers one.
-pub(crate) const PING: &[u8] = b"{\"type\":\"ping\"}\n";
+pub(crate) const PING: &[u8] = b"{\"type\":\"ping\"}";
 /// See [`PING`].
-pub(crate) const PONG: &[u8] = b"{\"type\":\"pong\"}\n";
+pub(crate) const PONG: &[u8] = b"{\"type\":\"pong\"}";
 
 /// The answer to a hello.
 pub(crate) struct Welcome<'a> {
@@ -143,21 +144,21 @@ pub(crate) struct Welcome<'a> {
 }
 
 impl Welcome<'_> {
-    /// The line. Ids and node names hold nothing that JSON would escape.
-    pub(crate) fn line(&self) -> String {
+    /// The frame. Ids and node names hold nothing that JSON would escape.
+    pub(crate) fn json(&self) -> String {
         let Welcome { client, node, epoch, acked, pending, heartbeat_secs, window } = self;
         format!(
             "{{\"type\":\"welcome\",\"client\":\"{client}\",\"node\":\"{node}\",\"epoch\":{epoch},\"acked\":{acked},\
-             \"pending\":{pending},\"heartbeat\":{heartbeat_secs},\"window\":{window}}}\n"
+             \"pending\":{pending},\"heartbeat\":{heartbeat_secs},\"window\":{window}}}"
         )
     }
 }
 
-/// Our last line: why we close.
-pub(crate) fn error_line(code: &str, message: &str) -> String {
+/// Our last frame: why we close.
+pub(crate) fn error_json(code: &str, message: &str) -> String {
     let error = serde_json::json!({ "type": "error", "code": code, "message": message });
     // Built by hand for the order of its fields, which the contract shows.
-    format!("{{\"type\":\"error\",\"code\":{},\"message\":{}}}\n", error["code"], error["message"])
+    format!("{{\"type\":\"error\",\"code\":{},\"message\":{}}}", error["code"], error["message"])
 }
 
 #[cfg(test)]

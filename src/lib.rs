@@ -27,6 +27,7 @@ pub mod commands;
 mod doorbell;
 mod drainer;
 mod frame;
+mod framing;
 mod gate;
 mod gauges;
 mod hearing;

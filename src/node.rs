@@ -2,7 +2,7 @@
 //!
 //! The only file that knows all the others. Runs on the main thread, which waits for a signal.
 
-use crate::args::{GatewayAnswer, HttpServer, ServeArgs, default_node_name};
+use crate::args::{GatewayAnswer, HttpServer, ServeArgs, TcpAddress, default_node_name};
 use crate::bookkeeper::{self, Book, Bookkeeper, Item};
 use crate::bus::Bus;
 use crate::capacity::{self, Capacity};
@@ -11,6 +11,7 @@ use crate::client::connection::{Connection, Shared};
 use crate::client::reader::Reception;
 use crate::client::{Clients, catch_up, door};
 use crate::drainer::{self, Drainer};
+use crate::framing::Framing;
 use crate::gate::Gate;
 use crate::gauges::Gauges;
 use crate::http::gateways::Gateways;
@@ -79,8 +80,8 @@ pub fn serve(args: ServeArgs) -> Result<(), StartError> {
         .map_err(|e| StartError::Failed(format!("cannot listen for signals: {e}")))?;
     let capacity = capacity::find(args.max_clients, args.max_http);
     let http = bind(args.http, "choose another with --http")?;
-    let tcp: Vec<TcpListener> =
-        args.tcp.iter().map(|addr| bind(*addr, "choose another with --tcp")).collect::<Result<_, _>>()?;
+    let tcp = args.tcp.iter().map(|tcp| Ok((tcp.framing, bind(tcp.address, "choose another with --tcp")?)));
+    let tcp: Vec<(Framing, TcpListener)> = tcp.collect::<Result<_, _>>()?;
     let node = Node::start(&args, gate, read_again, capacity, http, tcp)?;
     // Main has nothing else to do.
     let _ = stop.recv();
@@ -104,7 +105,7 @@ struct Node {
     parts: Parts,
     http: HttpDoor,
     door: Arc<door::Door>,
-    tcp: Vec<Arc<TcpListener>>,
+    tcp: Vec<(Framing, Arc<TcpListener>)>,
     threads: Vec<(&'static str, JoinHandle<()>)>,
 }
 
@@ -267,7 +268,7 @@ impl Node {
         read_again: Receiver<()>,
         capacity: Capacity,
         http: TcpListener,
-        tcp: Vec<TcpListener>,
+        tcp: Vec<(Framing, TcpListener)>,
     ) -> Result<Node, StartError> {
         let name = args.node.clone().unwrap_or_else(|| default_node_name(local(&http).port()));
         let parts = Parts::make(args, name, capacity.clients)?;
@@ -277,10 +278,10 @@ impl Node {
         let routes = Arc::new(parts.routes(args, Arc::clone(&gate)));
         let http = open_http(args.http_server, http, routes, &parts.drainer, capacity.http, &mut threads)?;
         let door = door::Door::new(Arc::new(parts.reception(args, Arc::clone(&gate))), capacity.clients);
-        let tcp: Vec<Arc<TcpListener>> = tcp.into_iter().map(Arc::new).collect();
-        for listener in &tcp {
-            let (door, listener) = (Arc::clone(&door), Arc::clone(listener));
-            threads.start("tcp-accept", move || door.accept(&listener))?;
+        let tcp: Vec<_> = tcp.into_iter().map(|(framing, listener)| (framing, Arc::new(listener))).collect();
+        for (framing, listener) in &tcp {
+            let (door, listener, framing) = (Arc::clone(&door), Arc::clone(listener), *framing);
+            threads.start("tcp-accept", move || door.accept(&listener, framing))?;
         }
         threads.start("keys", move || read_again.iter().for_each(|()| gate.read_again()))?;
         announce(&parts.name, http_addr, &tcp, &*parts.inbox, capacity);
@@ -301,7 +302,7 @@ impl Node {
         if let Err(error) = std::thread::Builder::new().name("stop-limit".into()).spawn(end_all_the_same) {
             log::warn!("nobody watches how long stopping takes: {error}");
         }
-        self.tcp.iter().for_each(|listener| self.door.stop(listener));
+        self.tcp.iter().for_each(|(_, listener)| self.door.stop(listener));
         self.parts.receipts.stop();
         match &self.http {
             HttpDoor::Strict(door) => {
@@ -436,9 +437,10 @@ fn open_http(
     }
 }
 
-fn announce(name: &str, http: SocketAddr, tcp: &[Arc<TcpListener>], inbox: &dyn Inbox, capacity: Capacity) {
+fn announce(name: &str, http: SocketAddr, tcp: &[(Framing, Arc<TcpListener>)], inbox: &dyn Inbox, capacity: Capacity) {
     let health = inbox.health();
-    let tcp: Vec<String> = tcp.iter().map(|listener| local(listener).to_string()).collect();
+    let tcp = tcp.iter().map(|(framing, listener)| TcpAddress { framing: *framing, address: local(listener) });
+    let tcp: Vec<String> = tcp.map(|address| address.to_string()).collect();
     let Capacity { clients, http: connections, bound } = capacity;
     log::info!(
         "ready http={http} tcp={} node={name} store={} max_clients={clients} max_http={connections} \

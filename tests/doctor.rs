@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use harness::redis::caught_up;
-use harness::{Exit, Node, Program, Redis, Reply, TempDir};
+use harness::{Exit, Framing, Home, Node, Program, Redis, Reply, TempDir};
 
 /// What it printed, by what was looked at.
 struct Diagnosis {
@@ -281,6 +281,17 @@ fn an_embedded_inbox_is_looked_at_beside_its_node() {
     found.expect("HTTP port", "ok", "payrelay").expect("TCP port", "ok", "payrelay").expect_fit();
     assert_eq!(listing(&dir.join("data")), before);
     assert!(!program.has_ended());
+}
+
+#[test]
+fn a_port_is_asked_in_its_framing() {
+    let node = Node::with(Home::Embedded, &["--tcp", "u16be@127.0.0.1:0", "--tcp", "u32be@127.0.0.1:0"]);
+    let dir = TempDir::on_disk();
+    let data = dir.join("data").to_str().expect("UTF-8").to_owned();
+    for (framing, name) in [(Framing::U16be, "u16be"), (Framing::U32be, "u32be")] {
+        let address = format!("{name}@{}", node.tcp_in(framing));
+        doctor(&["--data-dir", &data, "--tcp", &address]).expect("TCP port", "ok", "payrelay").expect_fit();
+    }
 }
 
 #[test]

@@ -1,13 +1,17 @@
 //! Why a client's connection ends, and how the client is told.
 
-use crate::frame::error_line;
+use crate::frame::error_json;
+use crate::framing::Framing;
 
-/// Why a connection ends; the client reads code and words as its last line.
+/// The most characters of our words: a parser's may hold the whole of a client's frame, and every framing must hold ours.
+const MAX_WORDS_CHARS: usize = 400;
+
+/// Why a connection ends; the client reads code and words as its last frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CloseReason {
     BadJson(String),
     BadFrame(String),
-    // Not skipped and forgiven: we no longer know where the next line starts.
+    // Not skipped and forgiven: we no longer know where the next frame starts.
     LineTooLong,
     HelloRequired,
     HelloTimeout,
@@ -55,8 +59,8 @@ impl CloseReason {
         match self {
             CloseReason::BadJson(why) | CloseReason::BadFrame(why) => why,
             CloseReason::InvalidClientId(why) | CloseReason::Unavailable(why) => why,
-            CloseReason::LineTooLong => "a line is at most 65536 bytes",
-            CloseReason::HelloRequired => "the first line must be a hello",
+            CloseReason::LineTooLong => "a line, or a frame behind its length, is at most 65536 bytes",
+            CloseReason::HelloRequired => "the first line, or frame, must be a hello",
             CloseReason::HelloTimeout => "no hello within 10 s of connecting",
             CloseReason::Unauthorized => "the token is not this client's",
             CloseReason::TooManyClients => "this node holds as many connections as it can",
@@ -69,8 +73,9 @@ impl CloseReason {
         }
     }
 
-    /// The last line, if one is said.
-    pub(crate) fn line(&self) -> Option<String> {
-        Some(error_line(self.code()?, self.words()))
+    /// The last frame, if one is said.
+    pub(crate) fn last_word(&self, framing: Framing) -> Option<Vec<u8>> {
+        let words: String = self.words().chars().take(MAX_WORDS_CHARS).collect();
+        framing.wrap(error_json(self.code()?, &words).as_bytes()).ok()
     }
 }

@@ -5,12 +5,14 @@
 //! and the drainer has the connection until then. So frames never interleave and nobody waits for
 //! a client. The thread that reads is in `reader`, what is sent when in `delivery`.
 
+use super::Caller;
 use super::close_reason::CloseReason;
 use super::delivery::{Delivery, Next, Offer, Ring, Wanted};
 use crate::bookkeeper::{Book, Item};
 use crate::doorbell::Bell;
 use crate::drainer::{Drained, Drainer, Owing};
 use crate::frame::Welcome;
+use crate::framing::Framing;
 use crate::inbox::{Claim, Claimed, Error, Session, Stored, Token};
 use crate::metrics::{Metrics, Way};
 use crate::payment::{ClientId, Entry, Mark, Seq};
@@ -59,6 +61,7 @@ pub(crate) struct Connection {
     client: ClientId,
     stream: TcpStream,
     peer: SocketAddr,
+    framing: Framing,
     since_ms: u64,
     token: Token,
     window: usize,
@@ -89,6 +92,8 @@ struct Inner {
     to_book: Option<Mark>,
     /// How far the bookkeeper knows of it.
     booked: Booking,
+    /// The newest payment that this connection's framing had no room for.
+    misfit: Seq,
     /// The newest payment that was known to be waited for when its bell rang; 0 once it is acknowledged.
     awaited: Seq,
 }
@@ -118,7 +123,7 @@ impl Connection {
     #[inline(never)]
     pub(crate) fn new(
         client: ClientId,
-        (stream, peer): (TcpStream, SocketAddr),
+        caller: Caller,
         window: usize,
         auto_ack: bool,
         shared: Arc<Shared>,
@@ -135,13 +140,27 @@ impl Connection {
             acked: Seq(0),
             to_book: None,
             booked: Booking::No,
+            misfit: Seq(0),
             awaited: Seq(0),
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since_ms = u64::try_from(now.as_millis()).unwrap_or(0);
         let (token, inner) = (Token::random(), Mutex::new(inner));
+        let Caller { stream, peer, framing } = caller;
         let claimed = Arc::new(AtomicBool::new(false));
-        Arc::new(Connection { client, stream, peer, since_ms, token, window, auto_ack, claimed, shared, inner })
+        Arc::new(Connection {
+            client,
+            stream,
+            peer,
+            framing,
+            since_ms,
+            token,
+            window,
+            auto_ack,
+            claimed,
+            shared,
+            inner,
+        })
     }
 
     pub(crate) fn client(&self) -> &ClientId {
@@ -233,7 +252,7 @@ impl Connection {
             claimed.acked.seq,
             claimed.pending
         );
-        self.write_all(&mut inner, welcome.line().as_bytes());
+        self.write_all(&mut inner, welcome.json().as_bytes());
         self.go(next);
     }
 
@@ -348,9 +367,12 @@ impl Connection {
 
     /// Whether the socket took all of it; where not, the drainer has the client.
     fn send_payment(self: &Arc<Self>, inner: &mut Inner, entry: &Entry, way: Way) -> bool {
-        let mut frame = Vec::with_capacity(entry.frame_bytes());
+        let mut frame = self.framing.begin(entry.frame_bytes());
         entry.write_frame(&mut frame);
-        frame.push(b'\n');
+        if self.framing.end(&mut frame).is_err() {
+            self.does_not_fit(inner, entry);
+            return false;
+        }
         let bytes = entry.frame_bytes();
         match self.write(inner, &frame) {
             Took::All => {
@@ -381,6 +403,21 @@ impl Connection {
         }
     }
 
+    /// The next payment is longer than this connection's framing can tell. It stays in the inbox, and those after it
+    /// with it, for a connection of another framing: only an ack or a check has it tried again.
+    fn does_not_fit(&self, inner: &mut Inner, entry: &Entry) {
+        inner.delivery.halt();
+        let seq = entry.mark.seq;
+        if inner.misfit != seq {
+            inner.misfit = seq;
+            log::error!(
+                "{}: payment {seq} is too long for {}; it waits, with all behind it, until this client comes with another framing",
+                self.client,
+                self.framing
+            );
+        }
+    }
+
     fn auto_ack(self: &Arc<Self>, inner: &mut Inner, mark: Option<Mark>) {
         if let Some(mark) = mark.filter(|_| self.auto_ack) {
             self.ack_locked(inner, mark.seq);
@@ -393,22 +430,23 @@ impl Connection {
         }
     }
 
-    /// A line that is no payment. Left out while something is owed, or the welcome is: it is a ping
+    /// A frame that is no payment. Left out while something is owed, or the welcome is: it is a ping
     /// or a pong, and bytes that go out say as much.
-    pub(crate) fn say(self: &Arc<Self>, line: &[u8]) {
+    pub(crate) fn say(self: &Arc<Self>, json: &[u8]) {
         let mut inner = self.inner.lock();
         let welcomed = inner.session.is_some();
         if welcomed && inner.closed.is_none() && !inner.leaving && inner.rest.is_empty() {
-            self.write_all(&mut inner, line);
+            self.write_all(&mut inner, json);
         }
     }
 
-    fn write_all(self: &Arc<Self>, inner: &mut Inner, line: &[u8]) {
-        match self.write(inner, line) {
+    fn write_all(self: &Arc<Self>, inner: &mut Inner, json: &[u8]) {
+        let frame = self.framing.wrap(json).expect("a frame that is no payment is short");
+        match self.write(inner, &frame) {
             Took::All => {}
             Took::Part => self.park(inner),
             Took::Nothing => {
-                inner.rest = line.to_vec();
+                inner.rest = frame;
                 self.park(inner);
             }
             Took::Gone => self.close_locked(inner, CloseReason::Left),
@@ -514,8 +552,8 @@ impl Connection {
         }
         inner.leaving = true;
         // Behind a half frame nothing can be said; the drainer may still send its rest.
-        if let Some(line) = CloseReason::ShuttingDown.line().filter(|_| inner.rest.is_empty()) {
-            let _ = send_now(&self.stream, line.as_bytes());
+        if let Some(last_word) = CloseReason::ShuttingDown.last_word(self.framing).filter(|_| inner.rest.is_empty()) {
+            let _ = send_now(&self.stream, &last_word);
             let _ = self.stream.shutdown(Shutdown::Write);
         }
     }
@@ -531,8 +569,11 @@ impl Connection {
             return;
         }
         // Behind a half frame nothing can be said.
-        if let Some(line) = reason.line().filter(|_| inner.rest.is_empty() && !inner.leaving) {
-            let _ = send_now(&self.stream, line.as_bytes());
+        if inner.rest.is_empty()
+            && !inner.leaving
+            && let Some(last_word) = reason.last_word(self.framing)
+        {
+            let _ = send_now(&self.stream, &last_word);
         }
         let (sent, unacked) = inner.delivery.sent();
         let code = reason.code().unwrap_or("left");

@@ -35,7 +35,7 @@ enum Phase {
     Live,
     /// Catch-up has it in its queue or at hand.
     CatchUp,
-    /// Nobody: the window is full, and the next ack gives it to catch-up.
+    /// Nobody: the window is full, or what is next cannot be sent, and the next ack gives it to catch-up.
     WindowFull,
     /// The drainer: the socket was full in the middle of a frame.
     Drainer,
@@ -317,6 +317,15 @@ impl Delivery {
     /// Catch-up found no room for what comes next.
     pub(crate) fn window_full(&mut self) {
         if self.phase == Phase::CatchUp && !self.check {
+            self.phase = Phase::WindowFull;
+        }
+    }
+
+    /// The next payment cannot go out on this connection: nobody sends until an ack or a check.
+    pub(crate) fn halt(&mut self) {
+        let checks = self.phase == Phase::CatchUp && self.check;
+        self.fall_behind();
+        if !checks {
             self.phase = Phase::WindowFull;
         }
     }

@@ -1,7 +1,9 @@
 //! Thread body of `tcp-accept`: gives each client's connection a thread, or refuses it.
 
+use super::Caller;
 use super::close_reason::CloseReason;
 use super::reader::{self, Reception};
+use crate::framing::Framing;
 use crate::seldom::Seldom;
 use crate::socket::turn_away;
 use crate::thread;
@@ -9,7 +11,7 @@ use parking_lot::Mutex;
 use rustix::net::sockopt;
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -42,7 +44,7 @@ impl Door {
     }
 
     /// The thread body: takes connections until [`Door::stop`]. No error ends it.
-    pub(crate) fn accept(self: &Arc<Self>, listener: &TcpListener) {
+    pub(crate) fn accept(self: &Arc<Self>, listener: &TcpListener, framing: Framing) {
         let mut pause = PAUSE;
         let mut number = 0u64;
         loop {
@@ -54,7 +56,7 @@ impl Door {
                 Ok((stream, peer)) => {
                     pause = PAUSE;
                     number += 1;
-                    self.let_in(number, stream, peer);
+                    self.let_in(number, Caller { stream, peer, framing });
                 }
                 Err(e) if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
                 Err(error) => {
@@ -74,22 +76,23 @@ impl Door {
         let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
     }
 
-    fn let_in(self: &Arc<Self>, number: u64, stream: TcpStream, peer: SocketAddr) {
+    fn let_in(self: &Arc<Self>, number: u64, caller: Caller) {
+        let (peer, framing) = (caller.peer, caller.framing);
         // One that cannot be set up is gone.
-        if set_up(&stream).is_err() {
+        if set_up(&caller.stream).is_err() {
             return;
         }
         let place = Place::take(self);
         if self.inside.load(Ordering::Relaxed) > self.most {
-            return self.turn_away(&stream);
+            return self.turn_away(&caller.stream, framing);
         }
         // A second descriptor would be dear; the stream is handed over, and had back if no thread is.
-        let stream = Arc::new(Mutex::new(Some(stream)));
-        let theirs = Arc::clone(&stream);
+        let caller = Arc::new(Mutex::new(Some(caller)));
+        let theirs = Arc::clone(&caller);
         let started = thread::connection(format!("read-{number}"), move || {
             let place = place;
-            if let Some(stream) = theirs.lock().take() {
-                reader::run(&place.0.reception, stream, peer);
+            if let Some(caller) = theirs.lock().take() {
+                reader::run(&place.0.reception, caller);
             }
         });
         match started {
@@ -98,20 +101,19 @@ impl Door {
                 if !self.threads_fail.swap(true, Ordering::Relaxed) {
                     log::warn!("tcp: no thread for {peer}: {error}; refusing until there is one");
                 }
-                if let Some(stream) = stream.lock().take() {
-                    self.turn_away(&stream);
+                if let Some(caller) = caller.lock().take() {
+                    self.turn_away(&caller.stream, framing);
                 }
             }
         }
     }
 
     /// Says `too_many_clients`, as far as the socket takes it at once.
-    fn turn_away(&self, stream: &TcpStream) {
+    fn turn_away(&self, stream: &TcpStream, framing: Framing) {
         self.reception.shared.metrics.closed("too_many_clients");
         self.reception.shared.metrics.tcp().refused();
         self.refused.warn(|| format!("tcp: clients are refused: {} connections are the most", self.most));
-        let line = CloseReason::TooManyClients.line().unwrap_or_default();
-        turn_away(stream, line.as_bytes());
+        turn_away(stream, &CloseReason::TooManyClients.last_word(framing).unwrap_or_default());
     }
 }
 

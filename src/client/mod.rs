@@ -8,6 +8,7 @@ pub(crate) mod door;
 pub(crate) mod reader;
 mod sent_before;
 
+use crate::framing::Framing;
 use crate::payment::ClientId;
 use crate::seldom::Seldom;
 use close_reason::CloseReason;
@@ -15,6 +16,7 @@ use connection::Connection;
 use parking_lot::{Condvar, Mutex, RwLock};
 use sent_before::SentBefore;
 use std::collections::HashMap;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,14 @@ use std::time::{Duration, Instant};
 const LEAST_HOLD: Duration = Duration::from_millis(100);
 /// From so many remembered turns on, those that have passed are forgotten.
 const MANY_TURNS: usize = 1024;
+
+/// Who has connected, before anything was said.
+pub(crate) struct Caller {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: SocketAddr,
+    /// The listener's.
+    pub(crate) framing: Framing,
+}
 
 /// Who is connected to this node. A connection is here from before its claim until it ends.
 #[derive(Default)]

@@ -1,14 +1,15 @@
 //! Thread body of `read-N`, one for each client: hello to bye.
 //!
-//! Reads lines, hands acknowledgements on, answers pings, and judges idleness: after an empty
+//! Reads frames, hands acknowledgements on, answers pings, and judges idleness: after an empty
 //! read, never by a timer, so that a node that was stopped for a while reads what came meanwhile
 //! before it calls anybody silent.
 
-use super::Clients;
 use super::close_reason::CloseReason;
 use super::connection::{Connection, Shared};
+use super::{Caller, Clients};
 use crate::bookkeeper::{CLAIM_LIMIT, Item};
-use crate::frame::{ClientFrame, Hello, InvalidFrame, MAX_LINE_BYTES, PING, PONG};
+use crate::frame::{ClientFrame, Hello, InvalidFrame, MAX_FRAME_BYTES, PING, PONG};
+use crate::framing::{Framing, NoFrame};
 use crate::gate::Gate;
 use crate::payment::ClientId;
 use rustix::net::{RecvFlags, recv};
@@ -17,7 +18,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// From connecting to the end of the first line.
+/// From connecting to the end of the first frame.
 pub(crate) const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// How long a refused client's bytes are still read, so that it can read why.
 const LINGER: Duration = Duration::from_secs(1);
@@ -36,24 +37,24 @@ pub(crate) struct Reception {
 }
 
 /// The thread body: until the connection ends.
-pub(crate) fn run(reception: &Reception, stream: TcpStream, peer: SocketAddr) {
-    let mut lines = Lines::default();
-    let hello = match read_hello(reception, (&stream, peer), &mut lines) {
+pub(crate) fn run(reception: &Reception, caller: Caller) {
+    let mut frames = Frames::new(caller.framing);
+    let hello = match read_hello(reception, &caller, &mut frames) {
         Ok(hello) => hello,
-        Err(reason) => return refuse(reception, &stream, &reason),
+        Err(reason) => return refuse(reception, &caller, &reason),
     };
     let (client, window, auto_ack) = hello;
     // Its own thread waits here, and nobody else. Who has left meanwhile takes nobody's turn.
     while let Some(wait) = reception.clients.turn(&client) {
         std::thread::sleep(wait);
-        if has_left(&stream) {
+        if has_left(&caller.stream) {
             return;
         }
     }
-    let connection = Connection::new(client, (stream, peer), window, auto_ack, Arc::clone(&reception.shared));
+    let connection = Connection::new(client, caller, window, auto_ack, Arc::clone(&reception.shared));
     reception.clients.enter(&connection);
     if reception.shared.book.put(Item::Claim(Arc::clone(&connection), Instant::now() + CLAIM_LIMIT)) {
-        let reason = converse(reception, &connection, &mut lines);
+        let reason = converse(reception, &connection, &mut frames);
         connection.close(reason);
         connection.hand_over();
     }
@@ -61,17 +62,18 @@ pub(crate) fn run(reception: &Reception, stream: TcpStream, peer: SocketAddr) {
     linger(connection.stream());
 }
 
-/// The first line, within its deadline however slowly it comes.
+/// The first frame, within its deadline however slowly it comes.
 fn read_hello(
     reception: &Reception,
-    (stream, peer): (&TcpStream, SocketAddr),
-    lines: &mut Lines,
+    caller: &Caller,
+    frames: &mut Frames,
 ) -> Result<(ClientId, usize, bool), CloseReason> {
+    let stream = &caller.stream;
     let deadline = Instant::now() + HELLO_LIMIT;
     loop {
-        if let Some(line) = lines.next()? {
-            return match ClientFrame::parse(line).map_err(reason_of)? {
-                ClientFrame::Hello(hello) => admit(reception, &hello, peer),
+        if let Some(frame) = frames.next()? {
+            return match ClientFrame::parse(frame).map_err(reason_of)? {
+                ClientFrame::Hello(hello) => admit(reception, &hello, caller.peer),
                 _ => Err(CloseReason::HelloRequired),
             };
         }
@@ -79,7 +81,7 @@ fn read_hello(
         if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
             return Err(CloseReason::HelloTimeout);
         }
-        match lines.fill(stream) {
+        match frames.fill(stream) {
             Filled::Some => {}
             Filled::Nothing => return Err(CloseReason::HelloTimeout),
             Filled::End => return Err(CloseReason::Left),
@@ -100,15 +102,15 @@ fn admit(reception: &Reception, hello: &Hello, peer: SocketAddr) -> Result<(Clie
 }
 
 /// Everything after the hello. Returns why it ended, as far as this side knows.
-fn converse(reception: &Reception, connection: &Arc<Connection>, lines: &mut Lines) -> CloseReason {
+fn converse(reception: &Reception, connection: &Arc<Connection>, frames: &mut Frames) -> CloseReason {
     if connection.stream().set_read_timeout(Some(reception.heartbeat)).is_err() {
         return CloseReason::Left;
     }
     let mut silent = 0;
     loop {
         loop {
-            let frame = match lines.next() {
-                Ok(Some(line)) => ClientFrame::parse(line).map_err(reason_of),
+            let frame = match frames.next() {
+                Ok(Some(frame)) => ClientFrame::parse(frame).map_err(reason_of),
                 Ok(None) => break,
                 Err(reason) => Err(reason),
             };
@@ -121,7 +123,7 @@ fn converse(reception: &Reception, connection: &Arc<Connection>, lines: &mut Lin
                 Err(reason) => return reason,
             }
         }
-        match lines.fill(connection.stream()) {
+        match frames.fill(connection.stream()) {
             Filled::Some => silent = 0,
             Filled::End => return CloseReason::Left,
             Filled::Nothing if silent >= 2 => return CloseReason::IdleTimeout,
@@ -150,22 +152,23 @@ fn has_left(stream: &TcpStream) -> bool {
 }
 
 /// Ends a connection that never became a client's. Its own thread may wait for its socket.
-fn refuse(reception: &Reception, mut stream: &TcpStream, reason: &CloseReason) {
+fn refuse(reception: &Reception, caller: &Caller, reason: &CloseReason) {
+    let mut stream = &caller.stream;
     reception.shared.metrics.closed(reason.code().unwrap_or("left"));
-    if let Some(line) = reason.line() {
+    if let Some(last_word) = reason.last_word(caller.framing) {
         let _ = stream.set_write_timeout(Some(LINGER));
-        let _ = stream.write_all(line.as_bytes());
+        let _ = stream.write_all(&last_word);
     }
     let _ = stream.shutdown(Shutdown::Write);
     linger(stream);
 }
 
 /// Reads on for a moment: bytes that nobody read would have the kernel reset the connection, and
-/// the client lose our last line.
+/// the client lose our last word.
 fn linger(mut stream: &TcpStream) {
     let deadline = Instant::now() + LINGER;
     let mut scratch = [0; READ_BYTES];
-    let mut left = 4 * MAX_LINE_BYTES;
+    let mut left = 4 * MAX_FRAME_BYTES;
     while left > 0 {
         let time = deadline.saturating_duration_since(Instant::now());
         if time.is_zero() || stream.set_read_timeout(Some(time)).is_err() {
@@ -186,36 +189,42 @@ enum Filled {
     End,
 }
 
-/// Cuts a stream into lines of at most [`MAX_LINE_BYTES`].
-#[derive(Default)]
-struct Lines {
+/// Cuts a stream into frames of at most [`MAX_FRAME_BYTES`].
+struct Frames {
+    framing: Framing,
     buffer: Vec<u8>,
-    /// Up to here the lines were taken.
+    /// Up to here the frames were taken.
     taken: usize,
-    /// Up to here no line end was found.
+    /// So many bytes from there were looked at, and hold no whole frame.
     searched: usize,
 }
 
-impl Lines {
-    /// The next whole line without its end; none if it has not come yet.
-    fn next(&mut self) -> Result<Option<&[u8]>, CloseReason> {
-        let from = self.searched.max(self.taken);
-        let Some(end) = self.buffer[from..].iter().position(|&b| b == b'\n') else {
-            self.searched = self.buffer.len();
-            let too_long = self.buffer.len() - self.taken > MAX_LINE_BYTES + 1;
-            return if too_long { Err(CloseReason::LineTooLong) } else { Ok(None) };
-        };
-        let line = &self.buffer[self.taken..from + end];
-        self.taken = from + end + 1;
-        self.searched = self.taken;
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.len() > MAX_LINE_BYTES { Err(CloseReason::LineTooLong) } else { Ok(Some(line)) }
+impl Frames {
+    fn new(framing: Framing) -> Frames {
+        Frames { framing, buffer: Vec::new(), taken: 0, searched: 0 }
     }
 
-    /// Reads once. The buffer holds no more than one line and what came with its end.
+    /// The JSON of the next whole frame; none if it has not come yet.
+    fn next(&mut self) -> Result<Option<&[u8]>, CloseReason> {
+        let came = &self.buffer[self.taken..];
+        match self.framing.cut(came, self.searched) {
+            Ok(Some(found)) => {
+                self.taken += found.end;
+                self.searched = 0;
+                Ok(Some(&came[found.json]))
+            }
+            Ok(None) => {
+                self.searched = came.len();
+                Ok(None)
+            }
+            Err(NoFrame::TooLong) => Err(CloseReason::LineTooLong),
+            Err(NoFrame::Foreign) => Err(CloseReason::BadFrame(self.framing.rule().into())),
+        }
+    }
+
+    /// Reads once. The buffer holds no more than one frame and what came with its end.
     fn fill(&mut self, mut stream: &TcpStream) -> Filled {
         self.buffer.drain(..self.taken);
-        self.searched -= self.taken;
         self.taken = 0;
         if self.buffer.is_empty() && self.buffer.capacity() > KEPT_BYTES {
             self.buffer = Vec::new();

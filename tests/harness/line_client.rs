@@ -1,4 +1,4 @@
-//! A receiver: speaks the line protocol, answers pings by itself, and shows everything else.
+//! A receiver: speaks the protocol in any framing, answers pings by itself, and shows everything else.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,19 +7,55 @@ use std::time::{Duration, Instant};
 
 use super::{READ_LIMIT, json};
 
+/// How frames are told from each other on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    Lines,
+    U16be,
+    U32be,
+}
+
+impl Framing {
+    pub const ALL: [Framing; 3] = [Framing::Lines, Framing::U16be, Framing::U32be];
+
+    /// A frame as it goes over the wire.
+    pub fn wrap(self, json: &str) -> Vec<u8> {
+        let length = json.len();
+        match self {
+            Framing::Lines => format!("{json}\n").into_bytes(),
+            Framing::U16be => [&u16::try_from(length).expect("a short frame").to_be_bytes(), json.as_bytes()].concat(),
+            Framing::U32be => [&u32::try_from(length).expect("a short frame").to_be_bytes(), json.as_bytes()].concat(),
+        }
+    }
+
+    /// Where the first whole frame of what came lies, and how far it goes.
+    fn find(self, came: &[u8], searched: usize) -> Option<(std::ops::Range<usize>, usize)> {
+        let (prefix, length) = match self {
+            Framing::Lines => {
+                let end = searched + came[searched..].iter().position(|&byte| byte == b'\n')?;
+                return Some((0..end, end + 1));
+            }
+            Framing::U16be => (2, usize::from(u16::from_be_bytes(*came.first_chunk()?))),
+            Framing::U32be => (4, u32::from_be_bytes(*came.first_chunk()?).try_into().expect("64 bits")),
+        };
+        (came.len() >= prefix + length).then_some((prefix..prefix + length, prefix + length))
+    }
+}
+
 /// A connection to the TCP port, before or without a hello.
 #[derive(Debug)]
 pub struct Line {
     stream: TcpStream,
+    framing: Framing,
     ahead: Vec<u8>,
-    /// How much of `ahead` is known to hold no line end.
+    /// How much of `ahead` is known to hold no whole frame.
     searched: usize,
     /// For messages: who this is.
     name: String,
     answers_pings: bool,
 }
 
-/// One line from the server.
+/// One frame from the server.
 #[derive(Clone, Debug)]
 pub struct Frame {
     pub line: String,
@@ -145,7 +181,20 @@ impl Line {
     fn over(stream: TcpStream) -> io::Result<Line> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(READ_LIMIT))?;
-        Ok(Line { stream, ahead: Vec::new(), searched: 0, name: "?".into(), answers_pings: true })
+        Ok(Line {
+            stream,
+            framing: Framing::Lines,
+            ahead: Vec::new(),
+            searched: 0,
+            name: "?".into(),
+            answers_pings: true,
+        })
+    }
+
+    /// The same connection, in another framing than lines.
+    pub fn speaking(mut self, framing: Framing) -> Line {
+        self.framing = framing;
+        self
     }
 
     /// From now on pings are read and not answered.
@@ -155,7 +204,7 @@ impl Line {
 
     #[track_caller]
     pub fn send_line(&mut self, line: &str) {
-        self.send_bytes(format!("{line}\n").as_bytes());
+        self.send_bytes(&self.framing.wrap(line));
     }
 
     #[track_caller]
@@ -174,7 +223,7 @@ impl Line {
     }
 
     pub fn try_ack(&mut self, seq: u64) -> io::Result<()> {
-        self.try_send_bytes(format!("{{\"type\":\"ack\",\"seq\":{seq}}}\n").as_bytes())
+        self.try_send_bytes(&self.framing.wrap(&format!(r#"{{"type":"ack","seq":{seq}}}"#)))
     }
 
     /// We send no more; the server may.
@@ -194,7 +243,7 @@ impl Line {
             match self.next_of_any_kind(deadline) {
                 Next::Frame(frame) if frame.kind() == "ping" => {
                     if self.answers_pings {
-                        let _ = self.try_send_bytes(b"{\"type\":\"pong\"}\n");
+                        let _ = self.try_send_bytes(&self.framing.wrap(r#"{"type":"pong"}"#));
                     }
                 }
                 Next::Frame(frame) if frame.kind() == "pong" => {}
@@ -206,12 +255,11 @@ impl Line {
     /// The next frame, a ping or pong too.
     pub fn next_of_any_kind(&mut self, deadline: Instant) -> Next {
         loop {
-            let end = self.ahead[self.searched..].iter().position(|&byte| byte == b'\n');
-            if let Some(end) = end.map(|end| self.searched + end) {
-                let line = String::from_utf8(self.ahead[..end].to_vec());
-                self.ahead.drain(..=end);
+            if let Some((json, end)) = self.framing.find(&self.ahead, self.searched) {
+                let line = String::from_utf8(self.ahead[json].to_vec());
+                self.ahead.drain(..end);
                 self.searched = 0;
-                return Next::Frame(Frame::parse(&line.expect("lines are UTF-8")));
+                return Next::Frame(Frame::parse(&line.expect("frames are UTF-8")));
             }
             self.searched = self.ahead.len();
             let left = deadline.saturating_duration_since(Instant::now());
@@ -362,14 +410,14 @@ impl Client {
     pub fn try_hello(addr: SocketAddr, id: &str) -> Option<Client> {
         let mut line = Line::try_connect(addr).ok()?;
         line.name = id.to_owned();
-        line.try_send_bytes(format!("{}\n", hello(id, "")).as_bytes()).ok()?;
+        line.try_send_bytes(&line.framing.wrap(&hello(id, ""))).ok()?;
         let Next::Frame(frame) = line.next(READ_LIMIT) else {
             return None;
         };
         if frame.kind() != "welcome" {
             return None;
         }
-        line.ahead.splice(0..0, format!("{}\n", frame.line).into_bytes());
+        line.ahead.splice(0..0, line.framing.wrap(&frame.line));
         line.searched = 0;
         let welcome = line.expect_welcome();
         Some(Client { line, welcome })

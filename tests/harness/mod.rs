@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use http::{Answer, Http};
-pub use line_client::{Client, Frame, Line, Next, Payment};
+pub use line_client::{Client, Frame, Framing, Line, Next, Payment};
 pub use node::{Deployment, Home, Node};
 pub use program::{Exit, Program};
 pub use proxy::{Mode, Proxy, Way};

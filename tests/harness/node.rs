@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::program::lock;
-use super::{Answer, Client, Exit, Http, Line, PATIENCE, Program, Redis, TempDir, eventually, http, pause};
+use super::{Answer, Client, Exit, Framing, Http, Line, PATIENCE, Program, Redis, TempDir, eventually, http, pause};
 
 /// Where a node keeps its inboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct Node {
 struct Running {
     program: Program,
     http: SocketAddr,
-    tcp: SocketAddr,
+    tcp: Vec<(Framing, SocketAddr)>,
 }
 
 /// Several nodes, n1 and on, over one Redis.
@@ -145,7 +145,14 @@ impl Node {
     }
 
     pub fn tcp(&self) -> SocketAddr {
-        lock(&self.running).tcp
+        lock(&self.running).tcp[0].1
+    }
+
+    /// Where this framing is spoken.
+    pub fn tcp_in(&self, framing: Framing) -> SocketAddr {
+        let running = lock(&self.running);
+        let found = running.tcp.iter().find(|(spoken, _)| *spoken == framing);
+        found.unwrap_or_else(|| panic!("node {} does not speak {framing:?}", self.name)).1
     }
 
     pub fn http_url(&self) -> String {
@@ -258,6 +265,18 @@ impl Node {
     #[track_caller]
     pub fn client_with(&self, id: &str, extra: &str) -> Client {
         Client::hello(self.tcp(), id, extra)
+    }
+
+    /// A client that speaks this framing, was welcomed, and said these further fields in its hello.
+    #[track_caller]
+    pub fn client_in(&self, framing: Framing, id: &str, extra: &str) -> Client {
+        Client::hello_on(self.connect_in(framing), id, extra)
+    }
+
+    /// A connection that speaks this framing and has said nothing yet.
+    #[track_caller]
+    pub fn connect_in(&self, framing: Framing) -> Line {
+        Line::connect(self.tcp_in(framing)).speaking(framing)
     }
 
     /// A connection to the TCP port that has said nothing yet.
@@ -373,7 +392,7 @@ impl Running {
         let mut program = Program::start(&args, env);
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some((http, tcp)) = ready_line(&program.stderr()) {
+            if let Some((http, tcp)) = addresses(&program.stderr()) {
                 return Running { program, http, tcp };
             }
             let ended = program.has_ended();
@@ -386,14 +405,25 @@ impl Running {
 
 /// The addresses in `ready http=127.0.0.1:8080 tcp=127.0.0.1:7070 …`, as soon as the whole line is there.
 pub fn ready_line(log: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let (http, tcp) = addresses(log)?;
+    Some((http, tcp[0].1))
+}
+
+/// The same with every TCP address and what is spoken there: `tcp=127.0.0.1:7070,u16be@127.0.0.1:7071`.
+fn addresses(log: &str) -> Option<(SocketAddr, Vec<(Framing, SocketAddr)>)> {
     let line = log.split_inclusive('\n').find(|line| line.contains("ready http=") && line.ends_with('\n'))?;
     let address = |name: &str| {
         let word = line.split_whitespace().find_map(|word| word.strip_prefix(name));
-        word.unwrap_or_else(|| panic!("no {name} in the ready line: {line}")).parse()
+        word.unwrap_or_else(|| panic!("no {name} in the ready line: {line}"))
     };
-    let http = address("http=").unwrap_or_else(|e| panic!("http= in the ready line ({e}): {line}"));
-    let tcp = address("tcp=").unwrap_or_else(|e| panic!("tcp= in the ready line ({e}): {line}"));
-    Some((http, tcp))
+    let parse = |text: &str| text.parse().unwrap_or_else(|e| panic!("{text} in the ready line ({e}): {line}"));
+    let listener = |text| match str::split_once(text, '@') {
+        None => (Framing::Lines, parse(text)),
+        Some(("u16be", rest)) => (Framing::U16be, parse(rest)),
+        Some(("u32be", rest)) => (Framing::U32be, parse(rest)),
+        Some(_) => panic!("a framing that is none in the ready line: {line}"),
+    };
+    Some((parse(address("http=")), address("tcp=").split(',').map(listener).collect()))
 }
 
 impl Deployment {

@@ -12,7 +12,7 @@ use crate::auth::{ApiKeys, ClientSecrets, LoadError};
 pub(super) fn examine(args: &ServeArgs) -> Vec<Finding> {
     let keys = args.api_keys_file.as_deref();
     let secrets = args.client_secret_file.as_deref();
-    let open_tcp = args.tcp.iter().copied().find(|tcp| !is_loopback(*tcp));
+    let open_tcp = args.tcp.iter().map(|tcp| tcp.address).find(|tcp| !is_loopback(*tcp));
     vec![
         match keys {
             Some(file) => usable("API keys", file, ApiKeys::load(file)),

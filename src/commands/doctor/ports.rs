@@ -7,9 +7,11 @@ use std::time::Duration;
 use socket2::{Domain, Socket, Type};
 
 use super::finding::Finding;
-use crate::args::ServeArgs;
+use crate::args::{ServeArgs, TcpAddress};
 use crate::commands::http_client::HttpClient;
 use crate::commands::{connect, plainly};
+use crate::frame::PING;
+use crate::framing::Framing;
 
 /// How long whoever has the port may take to show what it is.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
@@ -19,10 +21,13 @@ const MAX_ANSWER_BYTES: u64 = 1024;
 /// Looks at each of them.
 pub(super) fn examine(args: &ServeArgs) -> Vec<Finding> {
     let http = look("HTTP port", "--http", args.http, speaks_http);
-    std::iter::once(http).chain(args.tcp.iter().map(|tcp| look("TCP port", "--tcp", *tcp, speaks_lines))).collect()
+    let tcp = args.tcp.iter().map(|TcpAddress { framing, address }| {
+        look("TCP port", "--tcp", *address, |address| asks_for_hello(*framing, address))
+    });
+    std::iter::once(http).chain(tcp).collect()
 }
 
-fn look(what: &'static str, flag: &str, address: SocketAddr, is_node: fn(SocketAddr) -> bool) -> Finding {
+fn look(what: &'static str, flag: &str, address: SocketAddr, is_node: impl Fn(SocketAddr) -> bool) -> Finding {
     match try_to_bind(address) {
         Ok(()) => Finding::ok(what, format!("{address} is free")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_node(reachable(address)) => {
@@ -65,13 +70,14 @@ fn speaks_http(address: SocketAddr) -> bool {
     answer.is_ok_and(|answer| answer.status == 200 && answer.body == br#"{"alive":true}"#)
 }
 
-/// Whether it asks for a hello, as a node does.
-fn speaks_lines(address: SocketAddr) -> bool {
+/// Whether it asks for a hello in this framing, as a node does.
+fn asks_for_hello(framing: Framing, address: SocketAddr) -> bool {
+    let Ok(ping) = framing.wrap(PING) else { return false };
     let ask = || {
         let stream = connect(&address.to_string())?;
         stream.set_read_timeout(Some(ANSWER_TIME))?;
         stream.set_write_timeout(Some(ANSWER_TIME))?;
-        (&stream).write_all(b"{\"type\":\"ping\"}\n")?;
+        (&stream).write_all(&ping)?;
         let mut answer = Vec::new();
         (&stream).take(MAX_ANSWER_BYTES).read_to_end(&mut answer)?;
         io::Result::Ok(answer)
