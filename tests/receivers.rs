@@ -398,10 +398,14 @@ fn ends_where_it_shall_not_come_again(receiver: &Receiver) {
 
 // --- With a real node.
 
-on_both_inboxes!(lua, python, node_js, c);
+on_both_inboxes!(lua, skynet, python, node_js, c);
 
 fn lua(home: Home) {
     does_every_payment_once_through_kills(&LUA, home);
+}
+
+fn skynet(home: Home) {
+    does_every_payment_once_through_kills(&SKYNET, home);
 }
 
 fn python(home: Home) {
