@@ -104,11 +104,27 @@ impl Message<'_> {
 
 /// A message was not emitted, or it is unknown whether it was.
 #[derive(Debug)]
-pub struct Error(String);
+pub struct Error {
+    why: String,
+    may_be_heard: bool,
+}
+
+impl Error {
+    fn unheard(why: String) -> Error {
+        Error { why, may_be_heard: false }
+    }
+
+    /// Whether somebody may hear it all the same: it was sent, and not confirmed.
+    #[must_use]
+    pub fn may_have_been_heard(&self) -> bool {
+        self.may_be_heard
+    }
+}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not emitted: {}", self.0)
+        let what = if self.may_be_heard { "not confirmed" } else { "not emitted" };
+        write!(f, "{what}: {}", self.why)
     }
 }
 
@@ -163,7 +179,7 @@ impl Bus {
     ///
     /// The URL is none that the redis crate knows.
     pub fn redis(url: &str, node: &str) -> Result<Bus, Error> {
-        let target = Target::parse(url).map_err(Error)?;
+        let target = Target::parse(url).map_err(Error::unheard)?;
         let line =
             Line { target, speaker: Mutex::new(None), up: AtomicBool::new(false), stopped: AtomicBool::new(false) };
         Ok(Bus::with(node, Some(line)))
@@ -202,19 +218,20 @@ impl Bus {
         }
     }
 
-    /// Sends a message, waiting at most a second for Redis to take it.
+    /// Sends a message, waiting at most a second for Redis to take it. Returns to how many nodes it was handed.
     ///
     /// # Errors
     ///
     /// Redis did not confirm it in time. It may have been heard all the same.
-    pub fn emit(&self, to: To<'_>, topic: &str, message: &[u8]) -> Result<(), Error> {
+    pub fn emit(&self, to: To<'_>, topic: &str, message: &[u8]) -> Result<usize, Error> {
         match &self.inner.line {
-            Some(line) => line.speak(to, &payload(topic, message)).map_err(|e| Error(brief(&e))),
+            Some(line) => line.speak(to, &payload(topic, message)),
             None => {
-                if matches!(to, To::All) || to == To::Node(&self.inner.node) {
+                let is_ours = matches!(to, To::All) || to == To::Node(&self.inner.node);
+                if is_ours {
                     self.deliver(topic, message);
                 }
-                Ok(())
+                Ok(usize::from(is_ours))
             }
         }
     }
@@ -345,20 +362,22 @@ fn payload(topic: &str, message: &[u8]) -> Vec<u8> {
 impl Line {
     /// Publishes on the one connection that speaks. It is taken out while it is in use, so nobody
     /// waits under the lock; who finds it gone opens another, and one of them stays.
-    fn speak(&self, to: To<'_>, payload: &[u8]) -> Result<(), RedisError> {
+    fn speak(&self, to: To<'_>, payload: &[u8]) -> Result<usize, Error> {
         let kept = self.speaker.lock().take();
         let mut connection = match kept {
             Some(connection) => connection,
-            None => self.target.open(false)?,
+            None => self.target.open(false).map_err(|e| Error::unheard(brief(&e)))?,
         };
         let database = self.target.database();
         let channel = match to {
             To::Node(node) => node_channel(database, node),
             To::All => all_channel(database),
         };
-        redis::cmd("PUBLISH").arg(channel).arg(payload).exec(&mut connection)?;
+        let heard = redis::cmd("PUBLISH").arg(channel).arg(payload).query(&mut connection);
+        // What Redis itself refused nobody hears.
+        let heard = heard.map_err(|e: RedisError| Error { why: brief(&e), may_be_heard: e.code().is_none() })?;
         *self.speaker.lock() = Some(connection);
-        Ok(())
+        Ok(heard)
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) mod topic {
     }
     /// Close this client's connection: its id.
     pub(crate) const DISCONNECT: &str = "disconnect";
+    /// For every client: the JSON object that it gets.
+    pub(crate) const BROADCAST: &str = "broadcast";
     /// Who is online with you? [`super::Question`].
     pub(crate) const QUESTION: &str = "question";
 }

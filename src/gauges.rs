@@ -3,6 +3,7 @@
 //! Runs on the thread that answers the scrape. What it asks the store is bounded in time.
 
 use crate::bookkeeper::Book;
+use crate::broadcast::Broadcasts;
 use crate::client::Clients;
 use crate::client::connection::Connection;
 use crate::drainer::Drainer;
@@ -17,6 +18,7 @@ pub(crate) struct Gauges {
     pub(crate) inbox: Arc<dyn Inbox>,
     pub(crate) clients: Arc<Clients>,
     pub(crate) bells: Arc<Bells>,
+    pub(crate) broadcasts: Arc<Broadcasts>,
     pub(crate) book: Arc<Book>,
     pub(crate) catch_up: Sender<Option<Arc<Connection>>>,
     pub(crate) drainer: Arc<Drainer>,
@@ -29,6 +31,7 @@ impl Gauges {
             queues: vec![
                 ("bells", self.bells.waiting()),
                 ("book", self.book.waiting()),
+                ("broadcasts", self.broadcasts.waiting()),
                 ("catch_up", self.catch_up.len()),
                 ("commit", self.inbox.uncommitted()),
                 ("gathering_acks", self.book.gathering()),

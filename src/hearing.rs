@@ -1,8 +1,9 @@
-//! What this node does with what other nodes say: doorbells, takeovers, orders, questions.
+//! What this node does with what other nodes say: doorbells, takeovers, orders, broadcasts, questions.
 //!
 //! The handlers run on the subscriber's thread and only pass on; questions, whose answers need
 //! Redis, are answered on the thread `answers`.
 
+use crate::broadcast::Broadcasts;
 use crate::bus::{Bus, Event, To};
 use crate::client::Clients;
 use crate::client::close_reason::CloseReason;
@@ -24,6 +25,7 @@ pub(crate) fn subscribe(
     clients: &Arc<Clients>,
     receipts: &Arc<Receipts>,
     inbox: &Arc<dyn Inbox>,
+    broadcasts: &Arc<Broadcasts>,
 ) -> Receiver<Question> {
     let inbox = Arc::clone(inbox);
     let (bells, clients2, receipts) = (Arc::clone(bells), Arc::clone(clients), Arc::clone(receipts));
@@ -55,6 +57,12 @@ pub(crate) fn subscribe(
             if let Some(connection) = client.and_then(|client| clients2.get(&client)) {
                 connection.close(CloseReason::Disconnected);
             }
+        }
+    });
+    let broadcasts = Arc::clone(broadcasts);
+    bus.on(topic::BROADCAST, move |event| {
+        if let Event::Message(message) = event {
+            broadcasts.hear(message.bytes);
         }
     });
     let (question_tx, question_rx) = bounded(64);

@@ -20,6 +20,7 @@
 pub mod args;
 pub mod auth;
 mod bookkeeper;
+mod broadcast;
 pub mod bus;
 mod capacity;
 mod client;

@@ -28,6 +28,19 @@ pub(crate) enum Way {
     CatchUp,
 }
 
+/// Why a client went without a broadcast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeftOut {
+    /// It was not yet welcome, or something waited for it.
+    Behind,
+    TooLargeForFraming,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WayLabel {
     way: &'static str,
@@ -132,6 +145,10 @@ pub(crate) struct Metrics {
     closed: Family<CodeLabel, Counter>,
     takeovers: Counter,
     rollbacks: Counter,
+    broadcasts_delivered: Counter,
+    broadcasts_behind: Counter,
+    broadcasts_too_large: Counter,
+    broadcasts_dropped: Counter,
     http: DoorMeter,
     tcp: DoorMeter,
 }
@@ -140,6 +157,9 @@ impl Metrics {
     pub(crate) fn new(inbox: InboxMeters) -> Metrics {
         let mut registry = Registry::with_prefix(PREFIX);
         let delivered = Family::<WayLabel, Counter>::default();
+        let left_out = Family::<ReasonLabel, Counter>::default();
+        let behind = left_out.get_or_create_owned(&ReasonLabel { reason: "behind" });
+        let too_large = left_out.get_or_create_owned(&ReasonLabel { reason: "too_large_for_framing" });
         let open = Family::<DoorLabel, Gauge>::default();
         let turned_away = Family::<DoorLabel, Counter>::default();
         let meter = |door| {
@@ -158,6 +178,10 @@ impl Metrics {
             closed: Family::default(),
             takeovers: Counter::default(),
             rollbacks: Counter::default(),
+            broadcasts_delivered: Counter::default(),
+            broadcasts_behind: behind,
+            broadcasts_too_large: too_large,
+            broadcasts_dropped: Counter::default(),
             http: meter("http"),
             tcp: meter("tcp"),
             registry: Registry::default(),
@@ -195,6 +219,17 @@ impl Metrics {
             "rollbacks",
             "Times the store was found without writes it had taken",
             metrics.rollbacks.clone(),
+        );
+        registry.register(
+            "broadcasts_delivered",
+            "Broadcasts written to a client's socket",
+            metrics.broadcasts_delivered.clone(),
+        );
+        registry.register("broadcasts_left_out", "Clients that went without a broadcast, by reason", left_out);
+        registry.register(
+            "broadcasts_dropped",
+            "Broadcasts that reached nobody here, for too many waited",
+            metrics.broadcasts_dropped.clone(),
         );
         register_inbox(&mut registry, inbox);
         let start = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
@@ -260,6 +295,21 @@ impl Metrics {
 
     pub(crate) fn rolled_back(&self) {
         self.rollbacks.inc();
+    }
+
+    pub(crate) fn broadcast_delivered(&self) {
+        self.broadcasts_delivered.inc();
+    }
+
+    pub(crate) fn broadcast_left_out(&self, why: LeftOut) {
+        match why {
+            LeftOut::Behind => self.broadcasts_behind.inc(),
+            LeftOut::TooLargeForFraming => self.broadcasts_too_large.inc(),
+        };
+    }
+
+    pub(crate) fn broadcast_dropped(&self) {
+        self.broadcasts_dropped.inc();
     }
 
     /// Everything as text.

@@ -4,6 +4,7 @@
 
 use crate::args::{GatewayAnswer, HttpServer, ServeArgs, TcpAddress, default_node_name};
 use crate::bookkeeper::{self, Book, Bookkeeper, Item};
+use crate::broadcast::Broadcasts;
 use crate::bus::Bus;
 use crate::capacity::{self, Capacity};
 use crate::client::close_reason::CloseReason;
@@ -139,6 +140,7 @@ struct Parts {
     clients: Arc<Clients>,
     receipts: Arc<Receipts>,
     metrics: Arc<Metrics>,
+    broadcasts: Arc<Broadcasts>,
     drainer: Arc<Drainer>,
     catch_up: Queue<Option<Arc<Connection>>>,
     book: (Arc<Book>, Receiver<Item>),
@@ -160,6 +162,7 @@ impl Parts {
             bus,
             bells,
             rung,
+            broadcasts: Arc::new(Broadcasts::new(Arc::clone(&clients), Arc::clone(&metrics))),
             clients,
             metrics,
             drainer: Arc::new(drainer),
@@ -196,6 +199,7 @@ impl Parts {
             node: self.name.clone(),
             inbox: Arc::clone(&self.inbox),
             bus: self.bus.clone(),
+            broadcasts: Arc::clone(&self.broadcasts),
             receipts: Arc::clone(&self.receipts),
             metrics: Arc::clone(&self.metrics),
             gauges: self.gauges(),
@@ -210,6 +214,7 @@ impl Parts {
             inbox: Arc::clone(&self.inbox),
             clients: Arc::clone(&self.clients),
             bells: Arc::clone(&self.bells),
+            broadcasts: Arc::clone(&self.broadcasts),
             book: Arc::clone(&self.book.0),
             catch_up: self.catch_up.0.clone(),
             drainer: Arc::clone(&self.drainer),
@@ -218,13 +223,16 @@ impl Parts {
 
     /// Starts what works behind the doors.
     fn start(&self, args: &ServeArgs, threads: &mut Threads) -> Result<(), StartError> {
-        let questions = hearing::subscribe(&self.bus, &self.bells, &self.clients, &self.receipts, &self.inbox);
+        let questions =
+            hearing::subscribe(&self.bus, &self.bells, &self.clients, &self.receipts, &self.inbox, &self.broadcasts);
         let (bus, clients, name) = (self.bus.clone(), Arc::clone(&self.clients), self.name.clone());
         threads.start("answers", move || hearing::answer(&questions, &bus, &clients, &name))?;
         let drainer = Arc::clone(&self.drainer);
         threads.start("drainer", move || drainer::run(&drainer))?;
         let (rung, clients) = (self.rung.clone(), Arc::clone(&self.clients));
         threads.start("router", move || router::run(&rung, &clients))?;
+        let broadcasts = Arc::clone(&self.broadcasts);
+        threads.start("broadcasts", move || broadcasts.run())?;
         for _ in 0..CATCH_UPS {
             let ((again, queue), inbox) = (self.catch_up.clone(), Arc::clone(&self.inbox));
             threads.start("catch-up", move || catch_up::run(&queue, &again, &*inbox))?;
@@ -318,8 +326,9 @@ impl Node {
             }
         }
         self.parts.bells.stop();
+        self.parts.broadcasts.stop();
         let _ = self.parts.catch_up.0.try_send(None);
-        self.join(&["router", "catch-up"], HTTP_SHARE);
+        self.join(&["router", "catch-up", "broadcasts"], HTTP_SHARE);
         // Nobody sends any more; what clients still acknowledge is taken.
         let connections = self.parts.clients.all();
         connections.iter().for_each(|connection| connection.say_goodbye());

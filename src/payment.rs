@@ -135,6 +135,14 @@ impl Channel {
     }
 }
 
+impl Channel {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Default for Channel {
     fn default() -> Self {
         Channel("payments".into())
@@ -250,6 +258,12 @@ impl fmt::Debug for Content {
 }
 
 impl Content {
+    /// The fields, without the braces around a frame.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// JSON, kept token for token; a line break between tokens becomes a space.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 use super::Caller;
 use super::close_reason::CloseReason;
 use super::delivery::{Delivery, Next, Offer, Ring, Wanted};
+use super::owed::Owed;
 use crate::bookkeeper::{Book, Item};
 use crate::doorbell::Bell;
 use crate::drainer::{Drained, Drainer, Owing};
@@ -76,7 +77,7 @@ struct Inner {
     delivery: Delivery,
     session: Option<Session>,
     /// What is owed of a frame.
-    rest: Vec<u8>,
+    rest: Owed,
     /// The drainer has it.
     parked: bool,
     closed: Option<CloseReason>,
@@ -131,7 +132,7 @@ impl Connection {
         let inner = Inner {
             delivery: Delivery::new(window),
             session: None,
-            rest: Vec::new(),
+            rest: Owed::default(),
             parked: false,
             closed: None,
             claim_unknown: false,
@@ -170,6 +171,10 @@ impl Connection {
     /// Unix ms, this node's clock.
     pub(crate) fn since_ms(&self) -> u64 {
         self.since_ms
+    }
+
+    pub(crate) fn framing(&self) -> Framing {
+        self.framing
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
@@ -374,7 +379,7 @@ impl Connection {
             return false;
         }
         let bytes = entry.frame_bytes();
-        match self.write(inner, &frame) {
+        match self.write(inner, &frame, |taken| Owed::of(frame[taken..].into(), 0)) {
             Took::All => {
                 inner.delivery.took(entry.mark, bytes);
                 self.count_sent(inner, entry.mark, way);
@@ -442,19 +447,40 @@ impl Connection {
 
     fn write_all(self: &Arc<Self>, inner: &mut Inner, json: &[u8]) {
         let frame = self.framing.wrap(json).expect("a frame that is no payment is short");
-        match self.write(inner, &frame) {
+        match self.write(inner, &frame, |taken| Owed::of(frame[taken..].into(), 0)) {
             Took::All => {}
             Took::Part => self.park(inner),
             Took::Nothing => {
-                inner.rest = frame;
+                inner.rest = Owed::of(frame.into(), 0);
                 self.park(inner);
             }
             Took::Gone => self.close_locked(inner, CloseReason::Left),
         }
     }
 
-    /// The one function through which bytes go out. What is owed of a frame that was begun is kept.
-    fn write(&self, inner: &mut Inner, frame: &[u8]) -> Took {
+    /// A broadcast, unless the client is behind: whoever has payments to take is not held up by what is not stored.
+    /// Whether it gets it.
+    pub(crate) fn broadcast(self: &Arc<Self>, frame: &Arc<[u8]>) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.closed.is_some() || inner.leaving || !inner.rest.is_empty() || !inner.delivery.is_live() {
+            return false;
+        }
+        match self.write(&mut inner, frame, |taken| Owed::of(Arc::clone(frame), taken)) {
+            Took::All => true,
+            Took::Part => {
+                self.park(&mut inner);
+                true
+            }
+            Took::Nothing => false,
+            Took::Gone => {
+                self.close_locked(&mut inner, CloseReason::Left);
+                false
+            }
+        }
+    }
+
+    /// The one function through which bytes go out. What is owed of a frame that was begun is kept, as `rest` says.
+    fn write(&self, inner: &mut Inner, frame: &[u8], rest: impl FnOnce(usize) -> Owed) -> Took {
         if !inner.rest.is_empty() {
             return Took::Nothing;
         }
@@ -462,7 +488,7 @@ impl Connection {
             Ok(n) if n == frame.len() => Took::All,
             Ok(0) => Took::Nothing,
             Ok(n) => {
-                inner.rest = frame[n..].to_vec();
+                inner.rest = rest(n);
                 Took::Part
             }
             Err(_) => Took::Gone,
@@ -583,7 +609,7 @@ impl Connection {
             self.shared.metrics.taken_over();
         }
         inner.closed = Some(reason);
-        inner.rest = Vec::new();
+        inner.rest = Owed::default();
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
@@ -599,18 +625,17 @@ impl Owing for Connection {
         if inner.closed.is_some() {
             return Drained::Gone;
         }
-        let taken = match send_now(&self.stream, &inner.rest) {
+        let taken = match send_now(&self.stream, inner.rest.bytes()) {
             Ok(n) => n,
             Err(_) => {
                 self.close_locked(&mut inner, CloseReason::Left);
                 return Drained::Gone;
             }
         };
-        inner.rest.drain(..taken);
+        inner.rest.took(taken);
         if !inner.rest.is_empty() {
             return if taken > 0 { Drained::Some } else { Drained::Nothing };
         }
-        inner.rest = Vec::new();
         inner.parked = false;
         let (mark, next) = inner.delivery.drained();
         self.auto_ack(&mut inner, mark);

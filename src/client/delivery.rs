@@ -361,6 +361,11 @@ impl Delivery {
         self.sent
     }
 
+    /// Whether nothing waits for the client but what the next bell brings.
+    pub(crate) fn is_live(&self) -> bool {
+        self.phase == Phase::Live
+    }
+
     /// For the log: the newest that was sent, and how many of it are not acknowledged.
     pub(crate) fn sent(&self) -> (Seq, usize) {
         (self.sent.seq, self.on_wire.len())

@@ -5,6 +5,7 @@ pub(crate) mod close_reason;
 pub(crate) mod connection;
 pub(crate) mod delivery;
 pub(crate) mod door;
+mod owed;
 pub(crate) mod reader;
 mod sent_before;
 

@@ -19,6 +19,7 @@ pub(crate) use request::{Head, Request};
 
 mod batch;
 mod body;
+mod broadcasts;
 mod canned;
 pub(crate) mod clients;
 pub(crate) mod connection;

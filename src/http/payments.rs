@@ -34,24 +34,29 @@ pub(super) struct Envelope<'a> {
 }
 
 /// A field that may hold null, and holds it then.
-fn present<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+pub(super) fn present<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// Reads a body, or a line of one, which must be an object; `what` it is, for the problem.
+pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a [u8], what: &str) -> Result<T, Problem> {
+    // A derived reader would take an array too, by position.
+    if !is_object(text) {
+        let json: Result<IgnoredAny, _> = serde_json::from_slice(text);
+        return Err(match json {
+            Ok(_) => Problem::bad_request(format!("{what} is a JSON object")),
+            Err(e) => Problem::bad_json(e.to_string()),
+        });
+    }
+    serde_json::from_slice(text).map_err(|e| match e.classify() {
+        Category::Data => Problem::bad_request(e.to_string()),
+        _ => Problem::bad_json(e.to_string()),
+    })
 }
 
 impl Envelope<'_> {
     pub(super) fn parse(text: &[u8]) -> Result<Envelope<'_>, Problem> {
-        // A derived reader would take an array too, by position.
-        if !is_object(text) {
-            let json: Result<IgnoredAny, _> = serde_json::from_slice(text);
-            return Err(match json {
-                Ok(_) => Problem::bad_request("a payment is a JSON object"),
-                Err(e) => Problem::bad_json(e.to_string()),
-            });
-        }
-        serde_json::from_slice(text).map_err(|e| match e.classify() {
-            Category::Data => Problem::bad_request(e.to_string()),
-            _ => Problem::bad_json(e.to_string()),
-        })
+        object(text, "a payment")
     }
 
     /// The payment within. `key`: the one of the header `Idempotency-Key`.
@@ -82,7 +87,7 @@ fn payment_id(text: Option<&str>) -> Result<Option<PaymentId>, Problem> {
     text.map(PaymentId::parse).transpose().map_err(|e| Problem::invalid_payment_id(e.to_string()))
 }
 
-fn channel(text: Option<&str>) -> Result<Channel, Problem> {
+pub(super) fn channel(text: Option<&str>) -> Result<Channel, Problem> {
     let channel = text.map(Channel::parse).transpose().map_err(|e| Problem::invalid_channel(e.to_string()))?;
     Ok(channel.unwrap_or_default())
 }
@@ -94,7 +99,7 @@ fn one_id(given: Option<PaymentId>, key: Option<PaymentId>) -> Result<Option<Pay
     }
 }
 
-fn invalid_message(why: InvalidMessage) -> Problem {
+pub(super) fn invalid_message(why: InvalidMessage) -> Problem {
     match why {
         InvalidMessage::Json(why) => Problem::bad_json(why),
         other => Problem::bad_request(other.to_string()),

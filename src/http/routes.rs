@@ -1,5 +1,5 @@
 //! What each path does: who may ask, which method, how large a body; then on to `payments` (posts
-//! and their statuses) and `clients` (listings, closing, retiring).
+//! and their statuses), `clients` (listings, closing, retiring) and `broadcasts`.
 //!
 //! Runs on the threads of HTTP connections; nothing here waits but for the store, and at the
 //! gate whoever only guesses keys or notify URLs.
@@ -7,6 +7,7 @@
 use super::gateways::{Address, Gateways};
 use super::{Admission, Answer, Head, Problem, Request, Response, Service, json};
 use crate::auth::{Asker, Right};
+use crate::broadcast::Broadcasts;
 use crate::bus::Bus;
 use crate::gate::Gate;
 use crate::gauges::Gauges;
@@ -27,6 +28,7 @@ pub(crate) struct Routes {
     pub(crate) node: String,
     pub(crate) inbox: Arc<dyn Inbox>,
     pub(crate) bus: Bus,
+    pub(crate) broadcasts: Arc<Broadcasts>,
     pub(crate) receipts: Arc<Receipts>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) gauges: Gauges,
@@ -59,6 +61,7 @@ enum Route {
     Connection(ClientId),
     /// A gateway's notification.
     Notification(Address),
+    Broadcasts,
     Healthz,
     Readyz,
     Metrics,
@@ -90,6 +93,7 @@ impl Route {
             ["v1", "gateways", profile, client, token] => {
                 Ok(Route::Notification(Address { profile: profile.into(), client: client.into(), token: token.into() }))
             }
+            ["v1", "broadcasts"] => Ok(Route::Broadcasts),
             ["healthz"] => Ok(Route::Healthz),
             ["readyz"] => Ok(Route::Readyz),
             ["metrics"] => Ok(Route::Metrics),
@@ -111,6 +115,7 @@ impl Route {
             Route::Connection(_) => &[("DELETE", ADMIN)],
             // Its URL is the proof.
             Route::Notification(_) => &[("POST", May::Anybody)],
+            Route::Broadcasts => &[("POST", ADMIN)],
             Route::Healthz | Route::Readyz => &[("GET", May::Anybody)],
             Route::Metrics => &[("GET", READ)],
         }
@@ -163,6 +168,7 @@ impl Service for Routes {
             (Route::Client(client), Method::Delete) => self.retire(&client, head),
             (Route::Client(client), _) => self.show_client(&client),
             (Route::Connection(client), _) => self.disconnect(&client),
+            (Route::Broadcasts, _) => self.broadcast(&request),
             (Route::Healthz, _) => Ok(json(200, br#"{"alive":true}"#.to_vec())),
             (Route::Readyz, _) => Ok(self.readyz()),
             (Route::Metrics, _) => self.metrics_text(),
@@ -218,6 +224,9 @@ impl Routes {
             Route::Payments if !is_json(head) => Err(Problem::unsupported_media_type(
                 "send Content-Type: application/json, or application/x-ndjson for a batch",
             )),
+            Route::Broadcasts if !is_json(head) => {
+                Err(Problem::unsupported_media_type("send Content-Type: application/json"))
+            }
             _ => Ok(self.body_limit),
         }
     }
