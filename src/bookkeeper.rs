@@ -1,23 +1,25 @@
-//! Thread body of `bookkeeper`: has claims, acknowledgements and releases stored.
+//! Thread body of `bookkeeper`: has claims, acknowledgements, refusals and releases stored.
 //!
 //! All of a client's pass through one queue, in order. What the store refuses for a while (it is
 //! away, busy, full) is kept, with what is behind it, and tried again: a node that dies with it
 //! costs repeats, never a payment. Acknowledgements gather for a moment, unless a sender waits for
 //! one: several payments of a client then cost one note, and many clients' notes one round trip.
-//! That, too, can only cost repeats. A connection stands here with one acknowledgement at most, the
-//! newest, and once it has ended only as a few words without its socket, so that an outage of the
-//! store costs neither descriptors nor other clients' hellos.
+//! That, too, can only cost repeats. A connection stands here once, whatever it has to say, and once it
+//! has ended only as a few words without its socket, so that an outage of the store costs neither
+//! descriptors nor other clients' hellos. A refusal is stored before anything of its client that came
+//! after it: an acknowledgement must not pass over it, nor the release end its session.
 
 use crate::client::catch_up::rolled_back;
 use crate::client::close_reason::CloseReason;
 use crate::client::connection::{Connection, Ended};
-use crate::inbox::{Booked, Error, Inbox, MAX_PER_CALL, Note};
+use crate::client::words::{Word, Words};
+use crate::inbox::{Booked, Error, Inbox, MAX_PER_CALL, Note, Session};
 use crate::metrics::Metrics;
-use crate::payment::{ClientId, Mark};
+use crate::payment::{ClientId, Status};
 use crate::receipts::Receipts;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,12 +39,12 @@ const MAX_KEPT: usize = 100_000;
 pub(crate) enum Item {
     /// It said hello; until then its claim makes sense.
     Claim(Arc<Connection>, Instant),
-    /// It acknowledged something: `take_ack` says what.
-    Ack(Arc<Connection>),
+    /// It acknowledged or refused something, or was sent something: `take_words` says what.
+    Words(Arc<Connection>),
     /// An acknowledgement gathers, the first for a while: its time is to be kept.
     Gathering,
-    /// It ended, and this is the acknowledgement that was not stored by then.
-    LastAck(Ended, Mark),
+    /// It ended, and this was not stored by then.
+    LastWords(Ended, Words),
     /// It ended.
     Release(Ended),
     /// Store what is there and end, in this time.
@@ -110,7 +112,7 @@ impl Book {
     fn take_due(&self, before: Instant) -> Vec<Item> {
         let mut gathering = self.gathering.lock();
         let count = gathering.iter().take_while(|(due, _)| *due <= before).count();
-        gathering.drain(..count).map(|(_, connection)| Item::Ack(connection)).collect()
+        gathering.drain(..count).map(|(_, connection)| Item::Words(connection)).collect()
     }
 }
 
@@ -123,10 +125,18 @@ pub(crate) struct Bookkeeper {
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// A note, and what it came from.
-struct Entry {
-    item: Item,
-    note: Note,
+/// What one item has to say to the store now.
+enum Saying {
+    Claim(Arc<Connection>, Instant),
+    Words { from: Speaker, session: Session, words: Words },
+    Release(Ended),
+}
+
+/// Whose words they are.
+enum Speaker {
+    Connected(Arc<Connection>),
+    /// With the words that come after these.
+    Ended(Ended, Words),
 }
 
 /// The thread body: until a [`Item::Stop`].
@@ -193,110 +203,237 @@ fn still_makes_sense(item: &Item) -> bool {
             false
         }
         Item::Claim(connection, _) => !connection.is_closed(),
-        // The end of the connection took its acknowledgement over.
-        Item::Ack(connection) => connection.has_ack(),
-        Item::LastAck(..) => true,
+        // The end of the connection took its words over.
+        Item::Words(connection) => connection.has_words(),
+        Item::LastWords(_, words) => !words.is_empty(),
         Item::Release(ended) => ended.is_needed(),
         Item::Gathering | Item::Stop(_) => false,
     }
 }
 
 impl Bookkeeper {
-    /// One round trip. What is to be tried again stays at the front, in its order. Whether the
+    /// One round trip. What is to be tried again, or comes behind it, stays at the front, in its order. Whether the
     /// store refused for a while.
     fn round(&self, kept: &mut VecDeque<Item>, later: &mut Vec<(Instant, Item)>) -> bool {
-        let count = kept.len().min(MAX_PER_CALL);
-        let entries: Vec<Entry> = kept.drain(..count).filter_map(entry).collect();
-        let notes: Vec<Note> = entries.iter().map(|entry| entry.note.clone()).collect();
+        let (mut sayings, mut again, mut notes) = (Vec::new(), VecDeque::new(), Vec::new());
+        // Whose further items wait for a round of their own.
+        let mut full: HashSet<ClientId> = HashSet::new();
+        while notes.len() < MAX_PER_CALL
+            && let Some(item) = kept.pop_front()
+        {
+            if client_of(&item).is_some_and(|client| full.contains(client)) {
+                again.push_back(item);
+                continue;
+            }
+            let Some(saying) = saying(item) else { continue };
+            let before = notes.len();
+            saying.push_notes(&mut notes);
+            if let Saying::Words { from, words, .. } = &saying
+                && (from.has_more() || words.iter().any(|word| matches!(word, Word::Refuse { .. })))
+            {
+                full.insert(from.client().clone());
+            }
+            sayings.push((saying, notes.len() - before));
+        }
         if notes.is_empty() {
+            again.append(kept);
+            *kept = again;
             return false;
         }
-        let outcomes = self.inbox.book(&notes);
-        let mut again = VecDeque::new();
-        for (entry, outcome) in entries.into_iter().zip(outcomes) {
-            match (outcome, &entry.item) {
-                (Ok(Booked::TooSoon(wait)), Item::Claim(_, deadline)) => {
-                    later.push(((Instant::now() + wait).min(*deadline), entry.item));
-                }
-                (Ok(booked), _) => self.done(&entry.item, booked),
-                (Err(error), _) if error.passes() => {
-                    keep(&entry, &error);
-                    again.push_back(entry.item);
-                }
-                (Err(error), _) => give_up(&entry.item, &error),
-            }
+        let mut outcomes = self.inbox.book(&notes).into_iter();
+        let mut refused = VecDeque::new();
+        let mut away = false;
+        for (saying, count) in sayings {
+            let outcomes: Vec<_> = outcomes.by_ref().take(count).collect();
+            away |= outcomes.iter().any(|outcome| outcome.as_ref().is_err_and(Error::passes));
+            refused.extend(self.settle(saying, outcomes, later));
         }
-        let away = !again.is_empty();
-        again.append(kept);
-        *kept = again;
+        refused.append(&mut again);
+        refused.append(kept);
+        *kept = refused;
         away
     }
 
-    fn done(&self, item: &Item, booked: Booked) {
-        match (item, booked) {
-            (Item::Claim(connection, _), Booked::Claimed(claimed)) => connection.claimed(&claimed),
-            (Item::Ack(connection), Booked::Acknowledged(acked)) => {
-                self.metrics.acknowledged(connection.acked(acked));
-                self.receipts.acknowledged(connection.client(), acked);
+    /// Makes true here what the store did. Returns what is still to be said.
+    fn settle(
+        &self,
+        saying: Saying,
+        mut outcomes: Vec<Result<Booked, Error>>,
+        later: &mut Vec<(Instant, Item)>,
+    ) -> Option<Item> {
+        match saying {
+            Saying::Claim(connection, deadline) => self.settle_claim(connection, deadline, outcomes.pop()?, later),
+            Saying::Release(ended) => match outcomes.pop()? {
+                Err(error) if error.passes() => Some(Item::Release(ended)),
+                Err(error) => {
+                    log::error!("{}: {error}; this client is not served", ended.client);
+                    None
+                }
+                Ok(_) => None,
+            },
+            Saying::Words { mut from, words, .. } => {
+                let mut unsaid = Words::default();
+                for (word, outcome) in words.into_iter().zip(outcomes) {
+                    match outcome {
+                        Ok(booked) => self.said(&mut from, &word, booked),
+                        Err(error) if error.passes() => unsaid.push(word),
+                        Err(error) => {
+                            log::error!("{}: {error}; this client is not served", from.client());
+                            from.close(CloseReason::Unavailable("this client's inbox cannot be read".into()));
+                        }
+                    }
+                }
+                from.go_on(unsaid)
             }
-            (Item::LastAck(ended, _), Booked::Acknowledged(acked)) => {
-                self.metrics.acknowledged(acked.since(ended.acked));
-                self.receipts.acknowledged(&ended.client, acked);
+        }
+    }
+
+    fn settle_claim(
+        &self,
+        connection: Arc<Connection>,
+        deadline: Instant,
+        outcome: Result<Booked, Error>,
+        later: &mut Vec<(Instant, Item)>,
+    ) -> Option<Item> {
+        match outcome {
+            Ok(Booked::Claimed(claimed)) => connection.claimed(&claimed),
+            Ok(Booked::Replaced) => connection.close(CloseReason::Replaced),
+            Ok(Booked::TooSoon(wait)) => {
+                later.push(((Instant::now() + wait).min(deadline), Item::Claim(connection, deadline)));
             }
-            (Item::Claim(connection, _) | Item::Ack(connection), Booked::Replaced) => {
-                connection.close(CloseReason::Replaced);
+            Ok(_) => {}
+            Err(error) if error.passes() => {
+                connection.claim_refused(&error);
+                return Some(Item::Claim(connection, deadline));
             }
-            (Item::Ack(connection), Booked::RolledBack) => {
-                self.receipts.abandon(connection.client());
-                connection.close(rolled_back(connection));
+            Err(error) => {
+                connection.close(CloseReason::Unavailable("this client's inbox cannot be read".into()));
+                log::error!("{}: {error}; this client is not served", connection.client());
             }
-            (Item::LastAck(ended, _), Booked::RolledBack) => {
-                self.receipts.abandon(&ended.client);
-                log::error!("{}: the store came back without writes that its last connection saw", ended.client);
-                self.metrics.rolled_back();
+        }
+        None
+    }
+
+    fn said(&self, from: &mut Speaker, word: &Word, booked: Booked) {
+        let client = from.client().clone();
+        if let (Speaker::Connected(connection), Booked::Acknowledged(acked) | Booked::Passed(acked)) = (&*from, &booked)
+        {
+            connection.acked(*acked);
+        }
+        match (word, booked) {
+            (Word::Ack { payments, .. }, Booked::Acknowledged(acked)) => {
+                self.metrics.acknowledged(*payments as u64);
+                self.receipts.acknowledged(&client, acked);
+            }
+            // Some of it may be dead letters: the inbox tells which.
+            (Word::Ack { payments, .. }, Booked::Passed(acked)) => {
+                self.metrics.acknowledged(*payments as u64);
+                self.receipts.look(&client, acked);
+            }
+            (Word::Refuse { mark, .. }, Booked::Refused) => {
+                self.receipts.ended(&client, mark.seq, Status::Refused);
+            }
+            (_, Booked::Replaced) => from.close(CloseReason::Replaced),
+            (_, Booked::RolledBack) => {
+                self.receipts.abandon(&client);
+                from.rolled_back(&self.metrics);
             }
             _ => {}
         }
     }
 }
 
+impl Speaker {
+    fn client(&self) -> &ClientId {
+        match self {
+            Speaker::Connected(connection) => connection.client(),
+            Speaker::Ended(ended, _) => &ended.client,
+        }
+    }
+
+    fn has_more(&self) -> bool {
+        match self {
+            Speaker::Connected(connection) => connection.has_words(),
+            Speaker::Ended(_, rest) => !rest.is_empty(),
+        }
+    }
+
+    /// Ends the connection, where there still is one. What it has not said by then counts no more.
+    fn close(&mut self, reason: CloseReason) {
+        match self {
+            Speaker::Connected(connection) => connection.close(reason),
+            Speaker::Ended(_, rest) => *rest = Words::default(),
+        }
+    }
+
+    fn rolled_back(&mut self, metrics: &Metrics) {
+        match self {
+            Speaker::Connected(connection) => connection.close(rolled_back(connection)),
+            Speaker::Ended(ended, rest) => {
+                log::error!("{}: the store came back without writes that its last connection saw", ended.client);
+                metrics.rolled_back();
+                *rest = Words::default();
+            }
+        }
+    }
+
+    /// The item of what is not said yet: these first.
+    fn go_on(self, unsaid: Words) -> Option<Item> {
+        match self {
+            Speaker::Connected(connection) => {
+                if unsaid.is_empty() && !connection.has_words() {
+                    return None;
+                }
+                connection.keep_words(unsaid);
+                Some(Item::Words(connection))
+            }
+            Speaker::Ended(ended, mut rest) => {
+                rest.put_back(unsaid);
+                (!rest.is_empty()).then_some(Item::LastWords(ended, rest))
+            }
+        }
+    }
+}
+
+impl Saying {
+    fn push_notes(&self, notes: &mut Vec<Note>) {
+        match self {
+            // It may have ended just now; then there is nothing to claim.
+            Saying::Claim(connection, deadline) => notes.extend(connection.claim(*deadline).map(Note::Claim)),
+            Saying::Words { from, session, words } => {
+                notes.extend(words.iter().map(|word| word.note(from.client(), session)));
+            }
+            Saying::Release(Ended { client, session, .. }) => {
+                notes.push(Note::Release { client: client.clone(), session: session.clone() });
+            }
+        }
+    }
+}
+
+fn client_of(item: &Item) -> Option<&ClientId> {
+    match item {
+        Item::Claim(connection, _) | Item::Words(connection) => Some(connection.client()),
+        Item::LastWords(ended, _) | Item::Release(ended) => Some(&ended.client),
+        Item::Gathering | Item::Stop(_) => None,
+    }
+}
+
 /// What an item has to say to the store, if it still has.
-fn entry(item: Item) -> Option<Entry> {
+fn saying(item: Item) -> Option<Saying> {
     if !still_makes_sense(&item) {
         return None;
     }
-    let ack = |client: &ClientId, session, mark| Note::Ack { client: client.clone(), session, mark };
-    let note = match &item {
-        Item::Claim(connection, deadline) => Note::Claim(connection.claim(*deadline)?),
-        Item::Ack(connection) => {
-            let (session, mark) = connection.take_ack()?;
-            ack(connection.client(), session, mark)
+    match item {
+        Item::Claim(connection, deadline) => Some(Saying::Claim(connection, deadline)),
+        Item::Words(connection) => {
+            let (session, words) = connection.take_words()?;
+            Some(Saying::Words { from: Speaker::Connected(connection), session, words })
         }
-        Item::LastAck(ended, mark) => ack(&ended.client, ended.session.clone(), *mark),
-        Item::Release(ended) => Note::Release { client: ended.client.clone(), session: ended.session.clone() },
-        Item::Gathering | Item::Stop(_) => return None,
-    };
-    Some(Entry { item, note })
-}
-
-/// The store refused it for now.
-fn keep(entry: &Entry, error: &Error) {
-    match (&entry.item, &entry.note) {
-        (Item::Ack(connection), Note::Ack { mark, .. }) => connection.keep_ack(*mark),
-        (Item::Claim(connection, _), _) => connection.claim_refused(error),
-        _ => {}
+        Item::LastWords(ended, mut rest) => {
+            let (session, words) = (ended.session.clone(), rest.take_next());
+            Some(Saying::Words { from: Speaker::Ended(ended, rest), session, words })
+        }
+        Item::Release(ended) => Some(Saying::Release(ended)),
+        Item::Gathering | Item::Stop(_) => None,
     }
-}
-
-/// The store will never take it.
-fn give_up(item: &Item, error: &Error) {
-    let client = match item {
-        Item::Claim(connection, _) | Item::Ack(connection) => {
-            connection.close(CloseReason::Unavailable("this client's inbox cannot be read".into()));
-            connection.client()
-        }
-        Item::LastAck(ended, _) | Item::Release(ended) => &ended.client,
-        Item::Gathering | Item::Stop(_) => return,
-    };
-    log::error!("{client}: {error}; this client is not served");
 }

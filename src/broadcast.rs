@@ -140,12 +140,12 @@ impl Broadcasts {
 mod tests {
     use super::*;
     use crate::metrics::histogram::{self, Histogram};
-    use crate::metrics::{InboxMeters, LineMeters};
+    use crate::metrics::{DeadLetters, InboxMeters, LineMeters};
 
     fn empty() -> Broadcasts {
         let rounds = Histogram::new(&histogram::MILLIS);
         let meters = InboxMeters { store: "embedded", rounds, lines: LineMeters::new() };
-        Broadcasts::new(Arc::default(), Arc::new(Metrics::new(meters)))
+        Broadcasts::new(Arc::default(), Arc::new(Metrics::new(meters, DeadLetters::default())))
     }
 
     fn broadcast(msg: &str) -> Broadcast {

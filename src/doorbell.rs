@@ -2,9 +2,9 @@
 //!
 //! A doorbell is a hint, never the truth: whoever hears one compares it with what it knows, and
 //! reads the inbox where they differ. The Lua scripts write the same texts (`accept.lua`,
-//! `claim.lua`, `acknowledge.lua`).
+//! `claim.lua`, `acknowledge.lua`, `bury.lua`, `retry.lua`).
 
-use crate::payment::{ClientId, Entry, Mark, Parcel, Seq};
+use crate::payment::{ClientId, Entry, Mark, Parcel, Seq, Status};
 use serde::{Deserialize, Serialize};
 
 /// The topics of the bus.
@@ -13,11 +13,13 @@ pub(crate) mod topic {
     pub(crate) const DOORBELL: &str = "doorbell";
     /// A newer connection of a client was made elsewhere: [`super::Takeover`].
     pub(crate) const TAKEOVER: &str = "takeover";
-    /// One payment is acknowledged: a topic of its own, for whoever waits for just that one.
+    /// One payment is acknowledged, or a dead letter (`refused`, `expired`): a topic of its own, for whoever waits for just that one.
     #[must_use]
     pub(crate) fn receipt(client: &super::ClientId, seq: super::Seq) -> String {
         format!("receipt/{client}/{seq}")
     }
+    /// A payment of a client that this node may hold became a dead letter: [`super::Gone`].
+    pub(crate) const DEAD: &str = "dead";
     /// Close this client's connection: its id.
     pub(crate) const DISCONNECT: &str = "disconnect";
     /// For every client: the JSON object that it gets.
@@ -65,6 +67,8 @@ pub(crate) enum Hint {
     Bell(Bell),
     /// One may have been: compare this client with its inbox, if it is here.
     Check(ClientId),
+    /// A payment became a dead letter by what this node did.
+    Died(ClientId, Seq, Status),
 }
 
 /// A stored entry with what only the store uses.
@@ -72,22 +76,34 @@ pub(crate) enum Hint {
 pub(crate) struct StoredEntry {
     /// The payment.
     pub(crate) entry: Entry,
-    /// After this Unix time (ms) it is not delivered; 0: never.
-    pub(crate) expires_at: u64,
+    /// The session that sent it, if it can expire and was sent; 0: none.
+    pub(crate) sent_by: u64,
     /// The bytes of all parcels that ever entered this inbox, up to this one: the difference of
     /// two of them is the size of what lies between.
     pub(crate) bytes: u64,
 }
 
-/// Reads `seq accepted_at expires_at bytes parcel`, as it lies in an inbox; `None` if it is none.
+/// Reads `seq accepted_at expires_at bytes parcel`, as it lies in an inbox, `expires_at/session` where that session
+/// has sent it; `None` if it is none.
 #[must_use]
 pub(crate) fn parse_entry(text: &[u8]) -> Option<StoredEntry> {
     let mut words = text.splitn(5, |&b| b == b' ');
-    let mut next_number = || number(words.next()?);
-    let mark = Mark { seq: Seq(next_number()?), accepted_at: next_number()? };
-    let (expires_at, bytes) = (next_number()?, next_number()?);
+    let mut next_word = || word(words.next()?);
+    let mark = Mark { seq: Seq(next_word()?.parse().ok()?), accepted_at: next_word()?.parse().ok()? };
+    let (expires_at, sent_by) = next_word().map(|text| text.split_once('/').unwrap_or((text, "0")))?;
+    let (expires_at, sent_by) = (expires_at.parse().ok()?, sent_by.parse().ok()?);
+    let bytes = next_word()?.parse().ok()?;
     let parcel = Parcel::parse(words.next()?)?;
-    Some(StoredEntry { entry: Entry { mark, parcel }, expires_at, bytes })
+    Some(StoredEntry { entry: Entry { mark, expires_at, parcel }, sent_by, bytes })
+}
+
+/// Reads `seq accepted_at 0 bytes -`, the place that a dead letter left in an inbox; `None` if it is none.
+#[must_use]
+pub(crate) fn parse_tomb(text: &[u8]) -> Option<Mark> {
+    let numbers = text.strip_suffix(b" -")?;
+    let mut words = numbers.split(|&b| b == b' ');
+    let mark = Mark { seq: Seq(number(words.next()?)?), accepted_at: number(words.next()?)? };
+    (words.count() == 2).then_some(mark)
 }
 
 impl StoredEntry {
@@ -95,7 +111,9 @@ impl StoredEntry {
     #[must_use]
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let Mark { seq, accepted_at } = self.entry.mark;
-        let mut text = format!("{seq} {accepted_at} {} {} ", self.expires_at, self.bytes).into_bytes();
+        let sent_by = if self.sent_by == 0 { String::new() } else { format!("/{}", self.sent_by) };
+        let expires_at = self.entry.expires_at;
+        let mut text = format!("{seq} {accepted_at} {expires_at}{sent_by} {} ", self.bytes).into_bytes();
         text.extend_from_slice(self.entry.parcel.as_bytes());
         text
     }
@@ -116,6 +134,24 @@ impl Takeover {
     pub(crate) fn parse(text: &[u8]) -> Option<Takeover> {
         let (client, session) = client_and_number(text)?;
         Some(Takeover { client, session })
+    }
+}
+
+/// A payment that is not to be delivered any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Gone {
+    /// Of whom.
+    pub(crate) client: ClientId,
+    /// Its number.
+    pub(crate) seq: Seq,
+}
+
+impl Gone {
+    /// Reads `client seq`; `None` if it is none.
+    #[must_use]
+    pub(crate) fn parse(text: &[u8]) -> Option<Gone> {
+        let (client, seq) = client_and_number(text)?;
+        Some(Gone { client, seq: Seq(seq) })
     }
 }
 
@@ -183,7 +219,26 @@ mod tests {
 
     #[test]
     fn a_stored_entry_survives_its_text() {
-        let text = b"7 1732330000123 0 25 20 \"channel\":\"payments\"\"msg\":1";
-        assert_eq!(parse_entry(text).expect("an entry").to_bytes(), text);
+        for expires_at in ["0", "1732330060123", "1732330060123/7"] {
+            let text = format!("7 1732330000123 {expires_at} 25 20 \"channel\":\"payments\"\"msg\":1");
+            assert_eq!(parse_entry(text.as_bytes()).expect("an entry").to_bytes(), text.as_bytes());
+            assert_eq!(parse_tomb(text.as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn the_place_of_a_dead_letter_is_no_entry() {
+        let text = b"7 1732330000123 0 25 -";
+        assert_eq!(parse_tomb(text), Some(Mark { seq: Seq(7), accepted_at: 1_732_330_000_123 }));
+        assert_eq!(parse_entry(text), None);
+    }
+
+    #[test]
+    fn a_dead_letters_word_is_read_as_the_script_writes_it() {
+        let text = b"dead till-7 42";
+        let topic_ends = text.iter().position(|&b| b == b' ').expect("a topic");
+        assert_eq!(&text[..topic_ends], topic::DEAD.as_bytes());
+        let gone = Gone::parse(&text[topic_ends + 1..]).expect("a word");
+        assert_eq!((gone.client.as_str(), gone.seq), ("till-7", Seq(42)));
     }
 }

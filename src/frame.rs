@@ -19,6 +19,8 @@ pub(crate) const MAX_FRAME_BYTES: usize = 64 * 1024;
 pub(crate) enum ClientFrame {
     Hello(Hello),
     Ack(Seq),
+    /// It can't process this one, for a reason.
+    Nack(Seq, String),
     Ping,
     Pong,
     Bye,
@@ -60,6 +62,7 @@ struct Fields {
     window: Option<u64>,
     ack: Option<String>,
     seq: Option<u64>,
+    reason: Option<String>,
 }
 
 impl ClientFrame {
@@ -87,10 +90,11 @@ impl ClientFrame {
                 Some(seq) => Ok(ClientFrame::Ack(Seq(seq))),
                 None => wrong("an ack needs a seq"),
             },
+            "nack" => fields.nack(),
             "ping" => Ok(ClientFrame::Ping),
             "pong" => Ok(ClientFrame::Pong),
             "bye" => Ok(ClientFrame::Bye),
-            _ => wrong("unknown type; it may be hello, ack, ping, pong or bye"),
+            _ => wrong("unknown type; it may be hello, ack, nack, ping, pong or bye"),
         }
     }
 }
@@ -104,12 +108,24 @@ fn plain_ack(line: &[u8]) -> Option<Seq> {
     plain.then(|| Seq(digits.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0'))))
 }
 
+/// The most bytes of a nack's reason.
+pub(crate) const MAX_REASON_BYTES: usize = 256;
+
 /// Whether a JSON text, if it is one, is an object.
 pub(crate) fn is_object(json: &[u8]) -> bool {
     json.trim_ascii_start().first() == Some(&b'{')
 }
 
 impl Fields {
+    fn nack(self) -> Result<ClientFrame, InvalidFrame> {
+        let Some(seq) = self.seq else { return Err(InvalidFrame::Frame("a nack needs a seq".into())) };
+        let reason = self.reason.unwrap_or_default();
+        if reason.len() > MAX_REASON_BYTES {
+            return Err(InvalidFrame::Frame(format!("a reason has at most {MAX_REASON_BYTES} bytes")));
+        }
+        Ok(ClientFrame::Nack(Seq(seq), reason))
+    }
+
     fn hello(self) -> Result<Hello, InvalidFrame> {
         let wrong = |why: &str| Err(InvalidFrame::Frame(why.to_owned()));
         if self.client.is_some() && self.id.is_some() && self.client != self.id {
@@ -205,6 +221,21 @@ mod tests {
         assert_eq!(ack("18446744073709551615"), Ok(ClientFrame::Ack(Seq(u64::MAX))));
         assert!(is_bad_frame(r#"{"type":"ack"}"#));
         assert!(is_bad_frame(r#"{"type":"ack","seq":1,"seq":1}"#));
+    }
+
+    #[test]
+    fn a_nack_names_one_payment_and_may_say_why() {
+        let nack = |rest: &str| ClientFrame::parse(format!(r#"{{"type":"nack"{rest}}}"#).as_bytes());
+        assert_eq!(
+            nack(r#","seq":43,"reason":"unknown order""#),
+            Ok(ClientFrame::Nack(Seq(43), "unknown order".into()))
+        );
+        assert_eq!(nack(r#","seq":43"#), Ok(ClientFrame::Nack(Seq(43), String::new())));
+        let longest = "é".repeat(MAX_REASON_BYTES / 2);
+        assert_eq!(nack(&format!(r#","seq":1,"reason":"{longest}""#)), Ok(ClientFrame::Nack(Seq(1), longest.clone())));
+        for rest in ["", r#","seq":"1""#, r#","seq":1,"reason":7"#, &format!(r#","seq":1,"reason":"{longest}x""#)] {
+            assert!(matches!(nack(rest), Err(InvalidFrame::Frame(_))), "{rest}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::broadcast::Broadcasts;
 use crate::bus::{Bus, Event, To};
 use crate::client::Clients;
 use crate::client::close_reason::CloseReason;
-use crate::doorbell::{Bell, Question, Takeover, topic};
+use crate::doorbell::{Bell, Gone, Question, Takeover, topic};
 use crate::http::clients::answer_question;
 use crate::inbox::Inbox;
 use crate::payment::ClientId;
@@ -48,6 +48,15 @@ pub(crate) fn subscribe(
             && let Some(connection) = clients2.get(&client)
         {
             connection.taken_over(session);
+        }
+    });
+    let clients2 = Arc::clone(clients);
+    bus.on(topic::DEAD, move |event| {
+        if let Event::Message(message) = event
+            && let Some(Gone { client, seq }) = Gone::parse(message.bytes)
+            && let Some(connection) = clients2.get(&client)
+        {
+            connection.died(seq);
         }
     });
     let clients2 = Arc::clone(clients);

@@ -7,6 +7,7 @@
 pub(crate) mod histogram;
 pub(crate) mod levels;
 
+use crate::payment::Status;
 use histogram::Histogram;
 use levels::Levels;
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -131,6 +132,16 @@ impl LineMeters {
     }
 }
 
+/// Counts dead letters. A clone is the same: the store's hints are counted before all else is there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DeadLetters(Family<ReasonLabel, Counter>);
+
+impl DeadLetters {
+    pub(crate) fn died(&self, status: Status) {
+        self.0.get_or_create(&ReasonLabel { reason: status.as_str() }).inc();
+    }
+}
+
 /// All counters of a node.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -151,10 +162,11 @@ pub(crate) struct Metrics {
     broadcasts_dropped: Counter,
     http: DoorMeter,
     tcp: DoorMeter,
+    dead_letters: DeadLetters,
 }
 
 impl Metrics {
-    pub(crate) fn new(inbox: InboxMeters) -> Metrics {
+    pub(crate) fn new(inbox: InboxMeters, dead_letters: DeadLetters) -> Metrics {
         let mut registry = Registry::with_prefix(PREFIX);
         let delivered = Family::<WayLabel, Counter>::default();
         let left_out = Family::<ReasonLabel, Counter>::default();
@@ -184,6 +196,7 @@ impl Metrics {
             broadcasts_dropped: Counter::default(),
             http: meter("http"),
             tcp: meter("tcp"),
+            dead_letters,
             registry: Registry::default(),
         };
         // The names get their `_total` and their unit from the format.
@@ -230,6 +243,11 @@ impl Metrics {
             "broadcasts_dropped",
             "Broadcasts that reached nobody here, for too many waited",
             metrics.broadcasts_dropped.clone(),
+        );
+        registry.register(
+            "dead_letters",
+            "Payments that this node found refused or expired, by reason",
+            metrics.dead_letters.0.clone(),
         );
         register_inbox(&mut registry, inbox);
         let start = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());

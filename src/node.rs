@@ -5,12 +5,13 @@
 use crate::args::{GatewayAnswer, HttpServer, ServeArgs, TcpAddress, default_node_name};
 use crate::bookkeeper::{self, Book, Bookkeeper, Item};
 use crate::broadcast::Broadcasts;
-use crate::bus::Bus;
+use crate::bus::{Bus, To};
 use crate::capacity::{self, Capacity};
 use crate::client::close_reason::CloseReason;
 use crate::client::connection::{Connection, Shared};
 use crate::client::reader::Reception;
 use crate::client::{Clients, catch_up, door};
+use crate::doorbell::{Hint, topic};
 use crate::drainer::{self, Drainer};
 use crate::framing::Framing;
 use crate::gate::Gate;
@@ -22,7 +23,7 @@ use crate::inbox::disk::{DiskInbox, DiskOptions};
 use crate::inbox::redis::durability::Demands;
 use crate::inbox::redis::{Options, RedisInbox, Target};
 use crate::inbox::{Durability, Inbox};
-use crate::metrics::Metrics;
+use crate::metrics::{DeadLetters, Metrics};
 use crate::receipts::Receipts;
 use crate::router::{self, Bells, Rung};
 use crate::tender::{self, Tender};
@@ -153,8 +154,9 @@ impl Parts {
         let (bells, rung) = router::bells(Arc::clone(&clients));
         let bells = Arc::new(bells);
         let drainer = Drainer::new().map_err(|e| StartError::Failed(format!("cannot watch sockets: {e}")))?;
-        let (inbox, bus) = open_store(args, &name, &bells)?;
-        let metrics = Arc::new(Metrics::new(inbox.meters()));
+        let dead_letters = DeadLetters::default();
+        let (inbox, bus) = open_store(args, &name, &bells, &dead_letters)?;
+        let metrics = Arc::new(Metrics::new(inbox.meters(), dead_letters));
         Ok(Parts {
             name,
             inbox,
@@ -367,8 +369,19 @@ fn local(listener: &TcpListener) -> SocketAddr {
 }
 
 /// The inbox, and the bus that goes with it.
-fn open_store(args: &ServeArgs, name: &str, bells: &Arc<Bells>) -> Result<(Arc<dyn Inbox>, Bus), StartError> {
-    let bells = Arc::clone(bells);
+fn open_store(
+    args: &ServeArgs,
+    name: &str,
+    bells: &Arc<Bells>,
+    dead_letters: &DeadLetters,
+) -> Result<(Arc<dyn Inbox>, Bus), StartError> {
+    let (bells, dead_letters) = (Arc::clone(bells), dead_letters.clone());
+    let take_hint = move |hint: Hint| {
+        if let Hint::Died(_, _, status) = &hint {
+            dead_letters.died(*status);
+        }
+        bells.hint(hint);
+    };
     let inbox_limit = u64::try_from(args.inbox_limit).unwrap_or(u64::MAX);
     let node = name.to_owned();
     let Some(url) = &args.redis else {
@@ -377,17 +390,27 @@ fn open_store(args: &ServeArgs, name: &str, bells: &Arc<Bells>) -> Result<(Arc<d
             log::error!("{why}; a restart is safer than going on");
             std::process::exit(1);
         });
-        let ring = Box::new(move |bell| bells.ring(bell));
-        let inbox = DiskInbox::open(&args.data_dir, options, ring, fatal);
+        let bus = Bus::local(name);
+        let (own_bus, own_name) = (bus.clone(), name.to_owned());
+        let hint = Box::new(move |hint: Hint| {
+            // On Redis the script says this to every node that waits.
+            if let Hint::Died(client, seq, status) = &hint {
+                let topic = topic::receipt(client, *seq);
+                if let Err(error) = own_bus.emit(To::Node(&own_name), &topic, status.as_str().as_bytes()) {
+                    log::debug!("{client}: no word that {seq} is {}: {error}", status.as_str());
+                }
+            }
+            take_hint(hint);
+        });
+        let inbox = DiskInbox::open(&args.data_dir, options, hint, fatal);
         let inbox = inbox.map_err(|e| StartError::Failed(e.to_string()))?;
-        return Ok((Arc::new(inbox), Bus::local(name)));
+        return Ok((Arc::new(inbox), bus));
     };
     let failed = |why: String| StartError::Configuration(format!("--redis {url}: {why}"));
     let target = Target::parse(url.expose()).map_err(failed)?;
     let bus = Bus::redis(url.expose(), name).map_err(|e| failed(e.to_string()))?;
     let options = Options { node, inbox_limit, dedup_window: args.dedup_window, demands: demands(args) };
-    let hint = Box::new(move |hint| bells.hint(hint));
-    Ok((Arc::new(RedisInbox::new(&target, options, hint)), bus))
+    Ok((Arc::new(RedisInbox::new(&target, options, Box::new(take_hint))), bus))
 }
 
 /// What is asked of a Redis.

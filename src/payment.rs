@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The most nested levels of arrays and objects in a `msg`; receivers choke on more.
 pub const MAX_DEPTH: usize = 64;
@@ -183,6 +184,57 @@ pub struct Mark {
     pub accepted_at: u64,
 }
 
+/// What became of a payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It waits in the inbox.
+    Accepted,
+    /// Its client said that it is done.
+    Acknowledged,
+    /// A dead letter: its client or an operator refused it.
+    Refused,
+    /// A dead letter: its time was over.
+    Expired,
+    /// A dead letter that was put back, as the payment of this seq.
+    Retried(Seq),
+    /// A dead letter that was thrown away.
+    Purged,
+}
+
+impl Status {
+    /// The contract's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Accepted => "accepted",
+            Status::Acknowledged => "acknowledged",
+            Status::Refused => "refused",
+            Status::Expired => "expired",
+            Status::Retried(_) => "retried",
+            Status::Purged => "purged",
+        }
+    }
+
+    /// Reads the word as it stands in a store: with the new seq behind `retried/`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Status> {
+        Some(match text {
+            "accepted" => Status::Accepted,
+            "acknowledged" => Status::Acknowledged,
+            "refused" => Status::Refused,
+            "expired" => Status::Expired,
+            "purged" => Status::Purged,
+            _ => Status::Retried(Seq(text.strip_prefix("retried/")?.parse().ok()?)),
+        })
+    }
+
+    /// Whether it is held as a dead letter: to be listed, put back or thrown away.
+    #[must_use]
+    pub fn is_dead_letter(self) -> bool {
+        matches!(self, Status::Refused | Status::Expired)
+    }
+}
+
 /// What a sender wants one client to have.
 #[derive(Clone, Debug)]
 pub struct Payment {
@@ -192,6 +244,8 @@ pub struct Payment {
     pub payment_id: Option<PaymentId>,
     /// What of its frame is known before it has a seq.
     pub parcel: Parcel,
+    /// How long after it was accepted it is still to be delivered; none: for ever.
+    pub expires_in: Option<Duration>,
 }
 
 impl Payment {
@@ -199,7 +253,7 @@ impl Payment {
     #[must_use]
     pub fn new(client: ClientId, payment_id: Option<PaymentId>, channel: &Channel, content: &Content) -> Payment {
         let parcel = Parcel::new(channel, payment_id.as_ref(), content);
-        Payment { client, payment_id, parcel }
+        Payment { client, payment_id, parcel, expires_in: None }
     }
 }
 
@@ -468,6 +522,8 @@ fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
 pub struct Entry {
     /// Its place.
     pub mark: Mark,
+    /// After this Unix time (ms, the store's clock) it is not delivered; 0: never.
+    pub expires_at: u64,
     /// Everything else of its frame.
     pub parcel: Parcel,
 }
@@ -522,7 +578,7 @@ mod tests {
         let mark = Mark { seq: Seq(42), accepted_at: 1_732_330_000_123 };
         let parcel = Parcel::parse(payment.parcel.as_bytes()).expect("what was made can be read");
         let mut out = Vec::new();
-        Entry { mark, parcel }.write_frame(&mut out);
+        Entry { mark, expires_at: 0, parcel }.write_frame(&mut out);
         String::from_utf8(out).expect("UTF-8")
     }
 

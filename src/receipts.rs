@@ -1,4 +1,4 @@
-//! Who waits for which acknowledgement (`?wait`), and the thread body of `timer` that ends it.
+//! Who waits for the end of which payment (`?wait`), and the thread body of `timer` that ends it.
 //!
 //! A wait costs no thread: it is parked here with its answer. Word of the end comes from this
 //! node's bookkeeper or, through the bus, from the node that holds the client. Such word only makes
@@ -19,7 +19,7 @@ const LONGEST_NAP: Duration = Duration::from_secs(1);
 /// How soon the inbox is asked again that did not answer.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Hears the present status: acknowledged, or still accepted when the time is over.
+/// Hears the present status: acknowledged or dead, or still accepted when the time is over.
 type Hear = Box<dyn FnOnce(Status) + Send>;
 
 struct Wait {
@@ -76,8 +76,10 @@ impl Receipts {
         let me = self.me.clone();
         let whose = client.clone();
         let word = self.bus.once(&topic::receipt(&client, seq), move |event| {
-            if let (crate::bus::Event::Message(_), Some(receipts)) = (event, me.upgrade()) {
-                receipts.acknowledged(&whose, seq);
+            if let (crate::bus::Event::Message(message), Some(receipts)) = (event, me.upgrade()) {
+                // Of a dead letter the status is said, of an acknowledgement up to where it reached.
+                let status = std::str::from_utf8(message.bytes).ok().and_then(Status::parse);
+                receipts.ended(&whose, seq, status.unwrap_or(Status::Acknowledged));
             }
         });
         let mut waits = self.waits.lock();
@@ -105,6 +107,25 @@ impl Receipts {
         // Nobody waits, nearly always. One that parks just now asks the inbox after it.
         if self.count.load(Ordering::Acquire) > 0 {
             self.end(Status::Acknowledged, |wait| wait.client == *client && wait.seq <= acked, Some(client));
+        }
+    }
+
+    /// One payment came to its end.
+    pub(crate) fn ended(&self, client: &ClientId, seq: Seq, status: Status) {
+        if self.count.load(Ordering::Acquire) > 0 {
+            self.end(status, |wait| wait.client == *client && wait.seq == seq, Some(client));
+        }
+    }
+
+    /// A client's payments up to a seq have left the inbox, but not all need be acknowledged: the inbox is asked.
+    pub(crate) fn look(&self, client: &ClientId, upto: Seq) {
+        if self.count.load(Ordering::Acquire) > 0 {
+            let now = Instant::now();
+            let mut waits = self.waits.lock();
+            let over = waits.by_number.values_mut().filter(|wait| wait.client == *client && wait.seq <= upto);
+            over.for_each(|wait| wait.ask_at = Some(now));
+            drop(waits);
+            self.changed.notify_one();
         }
     }
 
@@ -160,18 +181,25 @@ impl Receipts {
     fn ask(&self, inbox: &dyn Inbox, due: &[(u64, Query)], now: Instant) {
         let queries: Vec<Query> = due.iter().map(|(_, query)| query.clone()).collect();
         for ((number, _), found) in due.iter().zip(inbox.look_up(&queries)) {
-            let acknowledged = matches!(&found, Ok(Some(found)) if found.status == Status::Acknowledged);
+            let ask_in = match &found {
+                Err(_) => Some(ASK_AGAIN),
+                // Nobody need look at it when it is due, but who waits hears of it in time.
+                Ok(Some(found)) => found.due_in.map(|due_in| due_in.max(ASK_AGAIN)),
+                Ok(None) => None,
+            };
+            let status = found.ok().flatten().map_or(Status::Accepted, |found| found.status);
+            let ended = status != Status::Accepted;
             let mut waits = self.waits.lock();
-            if let (Err(_), Some(wait)) = (&found, waits.by_number.get_mut(number)) {
-                wait.ask_at = Some(now + ASK_AGAIN);
+            if let (Some(ask_in), Some(wait)) = (ask_in, waits.by_number.get_mut(number)) {
+                wait.ask_at = Some(wait.ask_at.unwrap_or(now + ask_in).min(now + ask_in));
             }
-            let over = waits.by_number.get(number).is_some_and(|wait| acknowledged || wait.deadline <= now);
+            let over = waits.by_number.get(number).is_some_and(|wait| ended || wait.deadline <= now);
             let wait = if over { waits.remove(*number) } else { None };
             self.count.store(waits.by_number.len(), Ordering::Release);
             drop(waits);
             if let Some(wait) = wait {
                 self.bus.off(wait.word);
-                (wait.hear)(if acknowledged { Status::Acknowledged } else { Status::Accepted });
+                (wait.hear)(status);
             }
         }
     }

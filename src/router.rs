@@ -44,6 +44,11 @@ impl Bells {
         match hint {
             Hint::Bell(bell) => self.ring(bell),
             Hint::Check(client) => self.check(&client),
+            Hint::Died(client, seq, _) => {
+                if let Some(connection) = self.clients.get(&client) {
+                    connection.died(seq);
+                }
+            }
         }
     }
 

@@ -63,7 +63,7 @@ fn a_bad_line_harms_no_other(home: Home) {
         r#"{"client":"01","msg":5,"payment_id":"no no"}"#,
         r#"{"client":"01"}"#,
         r#"[1]"#,
-        r#"{"client":"01","msg":6,"expires_in":60}"#,
+        r#"{"client":"01","msg":6,"expires_in":0}"#,
         r#"{"client":"01","msg":7}"#,
     ];
     let answers = lines_of(node.post_batch(&batch.join("\n")));

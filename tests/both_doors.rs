@@ -104,7 +104,7 @@ fn problems_are_problems(door: &str) {
     node.post_body(r#"{"client":"a b","msg":1}"#).expect_problem(400, "invalid_client_id");
     node.post_body(r#"{"client":"01","msg":1,"channel":"NO"}"#).expect_problem(400, "invalid_channel");
     node.post_with_id("01", "1", "no no").expect_problem(400, "invalid_payment_id");
-    node.post_body(r#"{"client":"01","msg":1,"expires_in":60}"#).expect_problem(400, "bad_request");
+    node.post_body(r#"{"client":"01","msg":1,"expires_in":0}"#).expect_problem(400, "bad_request");
     node.get("/nothing").expect_problem(404, "not_found");
     let wrong = node.get("/v1/payments").expect_any_problem(405);
     assert_eq!(wrong.header("Allow"), Some("POST"));

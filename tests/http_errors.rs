@@ -10,7 +10,6 @@ on_both_inboxes!(
     a_bad_channel_is_refused,
     a_bad_payment_id_is_refused,
     client_and_id_must_agree,
-    expiry_is_refused_for_now,
     the_body_limit_is_exact,
     what_is_not_there_is_404,
 );
@@ -106,15 +105,6 @@ fn client_and_id_must_agree(home: Home) {
     node.post_body(r#"{"client":"01","msg":1,"note":{"deep":[1]},"note":2,"seq":77,"accepted_at":1}"#).expect(202);
     let mut client = node.client("01");
     client.expect_seqs(1..=2);
-}
-
-fn expiry_is_refused_for_now(home: Home) {
-    let node = Node::start(home);
-    for seconds in ["60", "0", "-1", "\"60\"", "31536001", "1.5"] {
-        let body = format!(r#"{{"client":"01","msg":1,"expires_in":{seconds}}}"#);
-        node.post_body(&body).expect_problem(400, "bad_request");
-    }
-    node.expect_unknown("01");
 }
 
 fn the_body_limit_is_exact(home: Home) {

@@ -64,7 +64,7 @@ fn round(clients: Vec<Arc<Connection>>, inbox: &dyn Inbox) {
     let mut away = false;
     for (client, reading) in asking.iter().zip(inbox.read(&asks)) {
         match reading {
-            Ok(Reading::Slice { entries, last }) => client.catch_up(&entries, last),
+            Ok(Reading::Slice(slice)) => client.catch_up(&slice),
             Ok(Reading::Replaced) => client.close(CloseReason::Replaced),
             Ok(Reading::RolledBack) => client.close(rolled_back(client)),
             Err(Error::Unavailable { .. } | Error::StoreFull) => {

@@ -9,12 +9,13 @@ use super::Caller;
 use super::close_reason::CloseReason;
 use super::delivery::{Delivery, Next, Offer, Ring, Wanted};
 use super::owed::Owed;
+use super::words::{MAX_WORDS, Word, Words};
 use crate::bookkeeper::{Book, Item};
 use crate::doorbell::Bell;
 use crate::drainer::{Drained, Drainer, Owing};
 use crate::frame::Welcome;
 use crate::framing::Framing;
-use crate::inbox::{Claim, Claimed, Error, Session, Stored, Token};
+use crate::inbox::{Claim, Claimed, Error, Session, Slice, Stored, Token};
 use crate::metrics::{Metrics, Way};
 use crate::payment::{ClientId, Entry, Mark, Seq};
 use crate::receipts::Receipts;
@@ -44,8 +45,6 @@ pub(crate) struct Shared {
 pub(crate) struct Ended {
     pub(crate) client: ClientId,
     pub(crate) session: Session,
-    /// Everything up to here was stored as acknowledged.
-    pub(crate) acked: Seq,
     /// Its claim was sent to the store, and may be there.
     claimed: Arc<AtomicBool>,
 }
@@ -89,8 +88,8 @@ struct Inner {
     sent_before: Mark,
     /// Everything up to here is stored as acknowledged.
     acked: Seq,
-    /// The newest acknowledgement that is not stored yet.
-    to_book: Option<Mark>,
+    /// What the client said and is not stored yet, in its order.
+    to_book: Words,
     /// How far the bookkeeper knows of it.
     booked: Booking,
     /// The newest payment that this connection's framing had no room for.
@@ -99,7 +98,7 @@ struct Inner {
     awaited: Seq,
 }
 
-/// What the bookkeeper has of a connection's acknowledgement.
+/// What the bookkeeper has of what a connection has to have stored.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Booking {
     No,
@@ -139,7 +138,7 @@ impl Connection {
             leaving: false,
             sent_before: Mark::default(),
             acked: Seq(0),
-            to_book: None,
+            to_book: Words::default(),
             booked: Booking::No,
             misfit: Seq(0),
             awaited: Seq(0),
@@ -215,17 +214,16 @@ impl Connection {
     pub(crate) fn hand_over(&self) {
         let mut inner = self.inner.lock();
         let unknown = Session { number: 0, token: self.token, epoch: 0 };
-        let last_ack = inner.to_book.take();
+        let last_words = std::mem::take(&mut inner.to_book);
         let ended = Ended {
             client: self.client.clone(),
             session: inner.session.clone().unwrap_or(unknown),
-            acked: inner.acked,
             claimed: Arc::clone(&self.claimed),
         };
         drop(inner);
         // Its own thread may wait here, until the bookkeeper has taken what came before.
-        if let Some(mark) = last_ack {
-            self.shared.book.put(Item::LastAck(ended.clone(), mark));
+        if !last_words.is_empty() {
+            self.shared.book.put(Item::LastWords(ended.clone(), last_words));
         }
         self.shared.book.put(Item::Release(ended));
     }
@@ -279,6 +277,14 @@ impl Connection {
         }
         let mut bell = Some(bell);
         while let Some(rung) = bell.take() {
+            let expires_at = rung.entry.expires_at;
+            if expires_at > 0 && expires_at <= (self.shared.clock)() {
+                // Catch-up finds it, and makes it a dead letter.
+                if inner.delivery.wish_check() {
+                    self.go(Next::CatchUp);
+                }
+                return false;
+            }
             match inner.delivery.ring(rung) {
                 Ring::Send(entry) => {
                     self.send_payment(&mut inner, &entry, Way::Live);
@@ -319,9 +325,11 @@ impl Connection {
     }
 
     /// Sends what was read, as far as window and socket go.
-    pub(crate) fn catch_up(self: &Arc<Self>, entries: &[Entry], last: Mark) {
+    pub(crate) fn catch_up(self: &Arc<Self>, slice: &Slice) {
         let mut inner = self.inner.lock();
-        for entry in entries {
+        inner.delivery.left_inbox(slice.acked);
+        let mut whole = true;
+        for entry in &slice.entries {
             if inner.closed.is_some() {
                 return;
             }
@@ -329,16 +337,21 @@ impl Connection {
                 Offer::Skip => {}
                 Offer::WindowFull => {
                     inner.delivery.window_full();
+                    whole = false;
                     break;
                 }
                 Offer::Send => {
                     if !self.send_payment(&mut inner, entry, Way::CatchUp) {
+                        whole = false;
                         break;
                     }
                 }
             }
         }
-        let next = inner.delivery.finish_slice(last);
+        if whole {
+            inner.delivery.passed(slice.upto);
+        }
+        let next = inner.delivery.finish_slice(slice.last);
         self.go(next);
     }
 
@@ -383,12 +396,14 @@ impl Connection {
             Took::All => {
                 inner.delivery.took(entry.mark, bytes);
                 self.count_sent(inner, entry.mark, way);
+                self.note_sent(inner, entry);
                 self.auto_ack(inner, Some(entry.mark));
                 return true;
             }
             Took::Part => {
                 inner.delivery.blocked(Some((entry.mark, bytes)));
                 self.count_sent(inner, entry.mark, way);
+                self.note_sent(inner, entry);
                 self.park(inner);
             }
             Took::Nothing => {
@@ -505,18 +520,16 @@ impl Connection {
 
     fn ack_locked(self: &Arc<Self>, inner: &mut Inner, seq: Seq) {
         self.time(inner, seq);
+        let on_wire = inner.delivery.sent().1;
         let Some(acked) = inner.delivery.ack(seq) else { return };
-        inner.to_book = Some(acked.mark);
+        inner.to_book.push(Word::Ack { mark: acked.mark, payments: on_wire - inner.delivery.sent().1 });
         // A sender on another node is known by the bell, one on this node by its wait as well.
         let hurries = inner.awaited > Seq(0) || self.shared.receipts.is_awaited(&self.client);
         if acked.mark.seq >= inner.awaited {
             inner.awaited = Seq(0);
         }
-        if hurries && inner.booked != Booking::Queued {
-            // Where the queue is full, the next ack tries again, or the end of the connection.
-            if self.shared.book.try_put(Item::Ack(Arc::clone(self))) {
-                inner.booked = Booking::Queued;
-            }
+        if hurries {
+            self.queue_words(inner);
         } else if inner.booked == Booking::No {
             inner.booked = Booking::Gathering;
             self.shared.book.gather(Arc::clone(self));
@@ -533,32 +546,82 @@ impl Connection {
         accepted.for_each(|at| self.shared.metrics.took(now.saturating_sub(at)));
     }
 
-    /// What is to be stored: the newest acknowledgement, and of which session.
-    pub(crate) fn take_ack(&self) -> Option<(Session, Mark)> {
+    /// Has the bookkeeper come for what is to be stored, at once.
+    fn queue_words(self: &Arc<Self>, inner: &mut Inner) {
+        // Where the queue is full, the next word tries again, or the end of the connection.
+        if inner.booked != Booking::Queued && self.shared.book.try_put(Item::Words(Arc::clone(self))) {
+            inner.booked = Booking::Queued;
+        }
+    }
+
+    /// The client can't process a payment.
+    pub(crate) fn nack(self: &Arc<Self>, seq: Seq, reason: String) {
+        let mut inner = self.inner.lock();
+        if inner.closed.is_some() {
+            return;
+        }
+        if inner.to_book.len() >= MAX_WORDS {
+            let why = "too many refusals wait for the store; connect again";
+            return self.close_locked(&mut inner, CloseReason::Unavailable(why.into()));
+        }
+        match inner.delivery.nack(seq) {
+            None => log::debug!("{}: a nack of {seq}, which is not under way on this connection", self.client),
+            Some(refused) => {
+                self.refuse_locked(&mut inner, refused.mark, reason);
+                if refused.resume {
+                    self.go(Next::CatchUp);
+                }
+            }
+        }
+    }
+
+    /// Has a payment made a dead letter by this session's word, behind what it acknowledged before.
+    fn refuse_locked(self: &Arc<Self>, inner: &mut Inner, mark: Mark, reason: String) {
+        inner.to_book.push(Word::Refuse { mark, reason });
+        self.queue_words(inner);
+    }
+
+    /// A payment became a dead letter by another's word.
+    pub(crate) fn died(self: &Arc<Self>, seq: Seq) {
+        let mut inner = self.inner.lock();
+        if inner.closed.is_none() && inner.delivery.died(seq) {
+            self.go(Next::CatchUp);
+        }
+    }
+
+    /// Has the store know that one which can expire was sent.
+    fn note_sent(self: &Arc<Self>, inner: &mut Inner, entry: &Entry) {
+        if entry.expires_at > 0 {
+            inner.to_book.push(Word::Sent { mark: entry.mark });
+            self.queue_words(inner);
+        }
+    }
+
+    /// What is to be stored next, and of which session.
+    pub(crate) fn take_words(&self) -> Option<(Session, Words)> {
         let mut inner = self.inner.lock();
         inner.booked = Booking::No;
-        let mark = inner.to_book.take()?;
-        Some((inner.session.clone()?, mark))
+        let session = inner.session.clone()?;
+        let words = inner.to_book.take_next();
+        (!words.is_empty()).then_some((session, words))
     }
 
-    /// Whether an acknowledgement is not stored yet.
-    pub(crate) fn has_ack(&self) -> bool {
-        self.inner.lock().to_book.is_some()
+    /// Whether something is not stored yet.
+    pub(crate) fn has_words(&self) -> bool {
+        !self.inner.lock().to_book.is_empty()
     }
 
-    /// An acknowledgement could not be stored: it is kept, unless a newer one says as much.
-    pub(crate) fn keep_ack(&self, mark: Mark) {
+    /// The bookkeeper holds an item of this connection's words, with these to be said before any other.
+    pub(crate) fn keep_words(&self, words: Words) {
         let mut inner = self.inner.lock();
-        inner.to_book.get_or_insert(mark);
+        inner.to_book.put_back(words);
         inner.booked = Booking::Queued;
     }
 
-    /// Acknowledgements up to a seq are stored. Returns how many payments that newly are.
-    pub(crate) fn acked(&self, seq: Seq) -> u64 {
+    /// Acknowledgements up to a seq are stored.
+    pub(crate) fn acked(&self, seq: Seq) {
         let mut inner = self.inner.lock();
-        let new = seq.since(inner.acked);
         inner.acked = inner.acked.max(seq);
-        new
     }
 
     /// A newer session of this client was made on another node.

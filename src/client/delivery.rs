@@ -17,7 +17,7 @@
 
 use crate::doorbell::Bell;
 use crate::payment::{Entry, Mark, Seq};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The most bytes of unacknowledged frames on the wire; one frame always goes.
 pub(crate) const MAX_WINDOW_BYTES: usize = 1 << 20;
@@ -25,6 +25,8 @@ pub(crate) const MAX_WINDOW_BYTES: usize = 1 << 20;
 const MAX_EARLY: usize = 16;
 /// The most bytes of them.
 const MAX_EARLY_BYTES: usize = 64 * 1024;
+/// The most dead letters that are remembered until their bells have come.
+const MAX_DEAD: usize = 1024;
 
 /// Who sends to a client now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +114,8 @@ pub(crate) struct Delivery {
     check: bool,
     early: BTreeMap<Seq, Bell>,
     early_bytes: usize,
+    /// Dead letters that were not sent yet: the bell of one may be on its way here.
+    dead: BTreeSet<Seq>,
     /// The highest session that took this client over, heard of while claiming.
     taken_by: u64,
     session: u64,
@@ -130,6 +134,7 @@ impl Delivery {
             check: false,
             early: BTreeMap::new(),
             early_bytes: 0,
+            dead: BTreeSet::new(),
             taken_by: 0,
             session: 0,
         }
@@ -163,6 +168,9 @@ impl Delivery {
             // An old one, unless the store gave the number again to another payment.
             let known = mark.seq < self.sent.seq || mark == self.sent;
             return if known { Ring::Nothing } else { self.doubt() };
+        }
+        if self.dead.contains(&mark.seq) {
+            return self.doubt();
         }
         if mark.seq > self.sent.seq.next() {
             return self.keep(bell);
@@ -232,8 +240,13 @@ impl Delivery {
     pub(crate) fn took(&mut self, mark: Mark, bytes: usize) {
         self.sent = mark;
         self.newest = self.newest.max(mark.seq);
-        self.bytes_on_wire += bytes;
-        self.on_wire.push_back(OnWire { mark, bytes });
+        let died = self.dead.contains(&mark.seq);
+        self.dead.retain(|seq| *seq > mark.seq);
+        // One that died while its frame was owed was sent, but nothing waits for its ack.
+        if !died {
+            self.bytes_on_wire += bytes;
+            self.on_wire.push_back(OnWire { mark, bytes });
+        }
     }
 
     /// The socket took a part of a frame (`owed`), or none of it: the drainer has the client now.
@@ -289,6 +302,22 @@ impl Delivery {
         }
     }
 
+    /// A slice was sent whole, and it reached up to here: what lies behind its last entry are dead letters.
+    pub(crate) fn passed(&mut self, upto: Mark) {
+        if self.phase == Phase::CatchUp && upto.seq > self.sent.seq {
+            self.sent = upto;
+            self.dead.retain(|seq| *seq > upto.seq);
+        }
+    }
+
+    /// Everything up to here has left the inbox, though this client did not acknowledge all of it: then it is dead.
+    pub(crate) fn left_inbox(&mut self, upto: Seq) {
+        while let Some(frame) = self.on_wire.front().filter(|frame| frame.mark.seq <= upto) {
+            self.bytes_on_wire -= frame.bytes;
+            self.on_wire.pop_front();
+        }
+    }
+
     /// A slice is sent, as far as it went; `last` was the newest in the inbox when it was read.
     pub(crate) fn finish_slice(&mut self, last: Mark) -> Next {
         self.newest = self.newest.max(last.seq);
@@ -340,11 +369,42 @@ impl Delivery {
             self.on_wire.pop_front();
         }
         let mark = mark?;
-        let resume = self.phase == Phase::WindowFull;
-        if resume {
+        Some(Acked { mark, resume: self.resume() })
+    }
+
+    /// The client refuses a payment. `None`: it was not sent on this connection, or is acknowledged.
+    pub(crate) fn nack(&mut self, seq: Seq) -> Option<Acked> {
+        let at = self.on_wire.iter().position(|frame| frame.mark.seq == seq)?;
+        let OnWire { mark, bytes } = self.on_wire.remove(at)?;
+        self.bytes_on_wire -= bytes;
+        Some(Acked { mark, resume: self.resume() })
+    }
+
+    /// A payment became a dead letter by somebody else's word. Whether there is room again: give the client to
+    /// catch-up.
+    pub(crate) fn died(&mut self, seq: Seq) -> bool {
+        if self.nack(seq).is_some_and(|acked| acked.resume) {
+            return true;
+        }
+        if seq <= self.sent.seq {
+            return false;
+        }
+        if self.dead.len() >= MAX_DEAD {
+            // Their bells will be doubted for want of their predecessors instead.
+            self.dead.clear();
+        }
+        self.dead.insert(seq);
+        // A bell of it may have been kept ahead of its turn.
+        self.wish_check()
+    }
+
+    /// Gives a client back to catch-up that waited for room.
+    fn resume(&mut self) -> bool {
+        let waited = self.phase == Phase::WindowFull;
+        if waited {
             self.phase = Phase::CatchUp;
         }
-        Some(Acked { mark, resume })
+        waited
     }
 
     /// What is on the wire and would be done with an ack of `seq`.
@@ -388,7 +448,7 @@ mod tests {
         let content = Content::json_text(text.as_bytes()).expect("JSON");
         let client = ClientId::parse("01").expect("valid");
         let parcel = Payment::new(client, None, &Channel::default(), &content).parcel;
-        Entry { mark: mark(seq), parcel }
+        Entry { mark: mark(seq), expires_at: 0, parcel }
     }
 
     fn bell(seq: u64) -> Bell {
@@ -579,6 +639,62 @@ mod tests {
         assert!(delivery.wanted().is_some());
         assert_eq!(delivery.finish_slice(mark(5)), Next::Stay);
         pass(&mut delivery, 6);
+    }
+
+    #[test]
+    fn what_lies_behind_a_slice_may_be_dead_and_is_passed() {
+        let mut delivery = live(256, 0);
+        assert_eq!(delivery.ring(bell(4)), Ring::Kept);
+        assert!(delivery.gap_stands());
+        assert!(delivery.wanted().is_some());
+        delivery.took(mark(1), 100);
+        delivery.passed(mark(3));
+        assert_eq!(delivery.finish_slice(mark(3)), Next::Stay);
+        pass(&mut delivery, 4);
+        assert_eq!(delivery.ack(Seq(2)).map(|acked| acked.mark), Some(mark(1)), "dead ones are never acknowledged");
+    }
+
+    #[test]
+    fn a_nack_is_for_one_that_was_sent_and_makes_room() {
+        let mut delivery = live(2, 0);
+        pass(&mut delivery, 1);
+        pass(&mut delivery, 2);
+        assert_eq!(delivery.ring(bell(3)), Ring::Nothing);
+        assert_eq!(delivery.nack(Seq(3)), None);
+        assert_eq!(delivery.nack(Seq(2)), Some(Acked { mark: mark(2), resume: true }));
+        assert_eq!(delivery.nack(Seq(2)), None, "once");
+        assert_eq!(delivery.wanted().expect("room").after, mark(2));
+        assert_eq!(delivery.ack(Seq(2)).map(|acked| acked.mark), Some(mark(1)), "those before it stay pending");
+    }
+
+    #[test]
+    fn one_that_died_elsewhere_is_not_sent_and_holds_no_place() {
+        let mut delivery = live(1, 0);
+        pass(&mut delivery, 1);
+        assert_eq!(delivery.ring(bell(2)), Ring::Nothing);
+        assert!(delivery.died(Seq(1)), "there is room again");
+        assert!(delivery.wanted().is_some());
+        assert_eq!(delivery.finish_slice(mark(1)), Next::Stay);
+
+        let mut delivery = live(2, 0);
+        assert!(delivery.died(Seq(1)), "it is looked at");
+        assert!(delivery.wanted().is_some());
+        assert_eq!(delivery.finish_slice(mark(0)), Next::Stay);
+        assert_eq!(delivery.ring(bell(1)), Ring::CatchUp, "its bell comes late");
+        assert!(delivery.wanted().is_some());
+        delivery.passed(mark(1));
+        assert_eq!(delivery.finish_slice(mark(1)), Next::Stay);
+        pass(&mut delivery, 2);
+    }
+
+    #[test]
+    fn what_left_the_inbox_holds_no_place() {
+        let mut delivery = live(1, 0);
+        pass(&mut delivery, 1);
+        assert!(!delivery.wish_check() || delivery.wanted().is_some());
+        delivery.left_inbox(Seq(1));
+        assert_eq!(delivery.finish_slice(mark(1)), Next::Stay);
+        pass(&mut delivery, 2);
     }
 
     #[test]

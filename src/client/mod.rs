@@ -8,6 +8,7 @@ pub(crate) mod door;
 mod owed;
 pub(crate) mod reader;
 mod sent_before;
+pub(crate) mod words;
 
 use crate::framing::Framing;
 use crate::payment::ClientId;

@@ -116,6 +116,7 @@ fn converse(reception: &Reception, connection: &Arc<Connection>, frames: &mut Fr
             };
             match frame {
                 Ok(ClientFrame::Ack(seq)) => connection.ack(seq),
+                Ok(ClientFrame::Nack(seq, reason)) => connection.nack(seq, reason),
                 Ok(ClientFrame::Ping) => connection.say(PONG),
                 Ok(ClientFrame::Pong) => {}
                 Ok(ClientFrame::Bye) => return CloseReason::Left,

@@ -1,4 +1,4 @@
-//! `payrelay status`: who is online, who has payments waiting and for how long.
+//! `payrelay status`: who is online, who has payments waiting and for how long, dead letters.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -42,6 +42,7 @@ struct ClientStatus {
     pending: Option<u64>,
     #[serde(rename = "oldest_pending_at")]
     oldest_pending_at_ms: Option<u64>,
+    dead_letters: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -153,7 +154,11 @@ fn described(status: &ClientStatus, now_ms: u64) -> String {
         let waited = age(status.oldest_pending_at_ms, now_ms);
         text += &format!(", the oldest for {waited}");
     }
-    text + "\n"
+    text += "\n";
+    if let Some(dead) = status.dead_letters {
+        text += &format!("dead     {dead}\n");
+    }
+    text
 }
 
 fn online_table(clients: &[ClientStatus], now_ms: u64) -> String {
@@ -164,9 +169,11 @@ fn online_table(clients: &[ClientStatus], now_ms: u64) -> String {
             status.address.clone().unwrap_or_default(),
             age(status.since_ms, now_ms),
             number(status.pending),
+            age(status.oldest_pending_at_ms, now_ms),
+            number(status.dead_letters),
         ]
     };
-    let head = ["ONLINE", "NODE", "ADDRESS", "FOR", "PENDING"];
+    let head = ["ONLINE", "NODE", "ADDRESS", "FOR", "PENDING", "OLDEST FOR", "DEAD"];
     table(&head, clients.iter().map(row), "nobody is online\n")
 }
 
@@ -177,9 +184,10 @@ fn waiting_table(clients: &[ClientStatus], now_ms: u64) -> String {
             number(status.pending),
             age(status.oldest_pending_at_ms, now_ms),
             if status.online { "yes" } else { "no" }.to_owned(),
+            number(status.dead_letters),
         ]
     };
-    let head = ["WAITING", "PAYMENTS", "OLDEST FOR", "ONLINE"];
+    let head = ["WAITING", "PAYMENTS", "OLDEST FOR", "ONLINE", "DEAD"];
     table(&head, clients.iter().map(row), "no payments are waiting\n")
 }
 
@@ -251,12 +259,12 @@ mod tests {
     #[test]
     fn tables_are_aligned_and_say_when_they_are_empty() {
         let clients = [
-            status(r#"{"client":"till-7","pending":12,"oldest_pending_at":1732330097000}"#),
+            status(r#"{"client":"till-7","pending":12,"oldest_pending_at":1732330097000,"dead_letters":2}"#),
             status(r#"{"client":"1","online":true,"pending":1,"oldest_pending_at":1732230097000}"#),
         ];
         assert_eq!(
             waiting_table(&clients, NOW_MS),
-            "WAITING  PAYMENTS  OLDEST FOR  ONLINE\ntill-7   12        3 s         no\n1        1         1 d 3 h     yes\n"
+            "WAITING  PAYMENTS  OLDEST FOR  ONLINE  DEAD\ntill-7   12        3 s         no      2\n1        1         1 d 3 h     yes\n"
         );
         assert_eq!(online_table(&[], NOW_MS), "nobody is online\n");
         assert_eq!(waiting_table(&[], NOW_MS), "no payments are waiting\n");

@@ -152,7 +152,7 @@ fn unknown(client: &ClientId) -> Problem {
 
 /// A client in the contract's shape. Nothing in it needs escaping.
 fn show(client: &ClientId, record: &Record) -> String {
-    let Record { last, acked, pending, oldest_pending_at, owner } = record;
+    let Record { last, acked, pending, oldest_pending_at, dead_letters, owner } = record;
     let owner = match owner {
         None => String::from(r#""online":false"#),
         Some(o) => {
@@ -160,9 +160,10 @@ fn show(client: &ClientId, record: &Record) -> String {
         }
     };
     let oldest = oldest_pending_at.map(|at| format!(r#","oldest_pending_at":{at}"#)).unwrap_or_default();
-    format!(r#"{{"client":"{client}",{owner},"last_seq":{last},"acked":{acked},"pending":{pending}{oldest}}}"#)
+    let dead = if *dead_letters > 0 { format!(r#","dead_letters":{dead_letters}"#) } else { String::new() };
+    format!(r#"{{"client":"{client}",{owner},"last_seq":{last},"acked":{acked},"pending":{pending}{oldest}{dead}}}"#)
 }
 
-fn empty(status: u16) -> Response {
+pub(super) fn empty(status: u16) -> Response {
     Response::new(StatusCode(status), Vec::new(), Cursor::new(Vec::new()), Some(0), None)
 }

@@ -23,6 +23,7 @@ mod broadcasts;
 mod canned;
 pub(crate) mod clients;
 pub(crate) mod connection;
+mod dead_letters;
 pub(crate) mod door;
 pub(crate) mod gateways;
 mod payments;

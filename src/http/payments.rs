@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 pub(super) const STORE_LIMIT: Duration = Duration::from_millis(1500);
 /// What a `?wait` may ask for, in seconds.
 const WAITS: std::ops::RangeInclusive<u64> = 1..=30;
+/// What `expires_in` may be, in seconds: up to a year.
+const LIVES: std::ops::RangeInclusive<u64> = 1..=31_536_000;
 
 // A derived reader refuses a known field that is given twice and passes over unknown ones.
 #[derive(Deserialize)]
@@ -29,8 +31,7 @@ pub(super) struct Envelope<'a> {
     msg: Option<&'a RawValue>,
     payment_id: Option<String>,
     channel: Option<String>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    expires_in: Option<&'a RawValue>,
+    expires_in: Option<u64>,
 }
 
 /// A field that may hold null, and holds it then.
@@ -70,17 +71,16 @@ impl Envelope<'_> {
         let client = ClientId::parse(client).map_err(|e| Problem::invalid_client_id(e.to_string()))?;
         let payment_id = one_id(payment_id(self.payment_id.as_deref())?, key)?;
         let channel = channel(self.channel.as_deref())?;
-        if self.expires_in.is_some() {
-            return Err(no_expiry());
-        }
+        let expires_in = self.expires_in.map(life).transpose()?;
         let Some(msg) = self.msg else { return Err(Problem::bad_request("msg is missing")) };
         let content = Content::json(msg).map_err(invalid_message)?;
-        Ok(Payment::new(client, payment_id, &channel, &content))
+        Ok(Payment { expires_in, ..Payment::new(client, payment_id, &channel, &content) })
     }
 }
 
-fn no_expiry() -> Problem {
-    Problem::bad_request("expires_in is not supported by this version; leave it out")
+fn life(secs: u64) -> Result<Duration, Problem> {
+    let valid = LIVES.contains(&secs).then_some(Duration::from_secs(secs));
+    valid.ok_or_else(|| Problem::bad_request("expires_in is a whole number of seconds from 1 to 31536000"))
 }
 
 fn payment_id(text: Option<&str>) -> Result<Option<PaymentId>, Problem> {
@@ -192,12 +192,12 @@ impl Routes {
     fn status(&self, client: &ClientId, which: Which) -> Result<Response, Problem> {
         let found = self.inbox.look_up(&[Query { client: client.clone(), which }]).pop();
         let found = found.transpose().map_err(|e| problem_of(&e))?.flatten();
-        let Some(Found { seq, status, payment_id }) = found else {
+        let Some(Found { seq, status, payment_id, .. }) = found else {
             return Err(Problem::not_found("no such payment"));
         };
         let id = payment_id.map(|id| format!(r#","payment_id":"{id}""#)).unwrap_or_default();
-        let status = status.as_str();
-        let body = format!(r#"{{"client":"{client}","seq":{seq},"status":"{status}"{id}}}"#);
+        let status = status_fields(status);
+        let body = format!(r#"{{"client":"{client}","seq":{seq},{status}{id}}}"#);
         Ok(json(200, body.into_bytes()))
     }
 }
@@ -206,16 +206,24 @@ fn body_payment(client: ClientId, request: &Request) -> Result<Payment, Problem>
     let head = &request.head;
     let id = one_id(payment_id(parameter(head, "payment_id")?.as_deref())?, idempotency_key(head)?)?;
     let channel = channel(parameter(head, "channel")?.as_deref())?;
-    if parameter(head, "expires_in")?.is_some() {
-        return Err(no_expiry());
-    }
+    // What is no number is no valid one either.
+    let expires_in = parameter(head, "expires_in")?.map(|text| life(text.parse().unwrap_or(0))).transpose()?;
     let content = if says_json(head) {
         Content::json_text(&request.body).map_err(invalid_message)?
     } else {
         // Without a word on it, it is bytes (RFC 9110, 8.3).
         Content::body(&request.body, head.header("Content-Type").unwrap_or("application/octet-stream"))
     };
-    Ok(Payment::new(client, id, &channel, &content))
+    Ok(Payment { expires_in, ..Payment::new(client, id, &channel, &content) })
+}
+
+/// `"status":…`, and under which seq it was put back, if it was.
+pub(super) fn status_fields(status: Status) -> String {
+    let again = match status {
+        Status::Retried(seq) => format!(r#","retried_as":{seq}"#),
+        _ => String::new(),
+    };
+    format!(r#""status":"{}"{again}"#, status.as_str())
 }
 
 /// What a sender is told of its payment.
@@ -234,10 +242,10 @@ impl Told {
     /// The answer's body. Nothing in it needs escaping.
     pub(super) fn text(&self) -> String {
         let Accepted { mark, duplicate, status, online } = &self.accepted;
-        let (status, client, seq) = (status.as_str(), &self.client, mark.seq);
+        let (status, client, seq) = (status_fields(*status), &self.client, mark.seq);
         let id = self.payment_id.as_ref().map(|id| format!(r#","payment_id":"{}""#, id.as_str())).unwrap_or_default();
         let duplicate = if *duplicate { r#","duplicate":true"# } else { "" };
-        format!(r#"{{"status":"{status}","client":"{client}","seq":{seq}{id}{duplicate},"online":{online}}}"#)
+        format!(r#"{{{status},"client":"{client}","seq":{seq}{id}{duplicate},"online":{online}}}"#)
     }
 
     fn response(&self) -> Response {
@@ -291,8 +299,15 @@ mod tests {
             (r#"{"client":"..","msg":1}"#, "invalid_client_id"),
             (r#"{"client":"01","msg":1,"channel":"X"}"#, "invalid_channel"),
             (r#"{"client":"01","msg":1,"payment_id":"alipay:1"}"#, "invalid_payment_id"),
-            (r#"{"client":"01","msg":1,"expires_in":60}"#, "bad_request"),
-            (r#"{"client":"01","msg":1,"expires_in":null}"#, "bad_request"),
+            (r#"{"client":"01","msg":1,"expires_in":1}"#, "none"),
+            (r#"{"client":"01","msg":1,"expires_in":31536000}"#, "none"),
+            (r#"{"client":"01","msg":1,"expires_in":null}"#, "none"),
+            (r#"{"client":"01","msg":1,"expires_in":0}"#, "bad_request"),
+            (r#"{"client":"01","msg":1,"expires_in":31536001}"#, "bad_request"),
+            (r#"{"client":"01","msg":1,"expires_in":-1}"#, "bad_request"),
+            (r#"{"client":"01","msg":1,"expires_in":1.5}"#, "bad_request"),
+            (r#"{"client":"01","msg":1,"expires_in":"60"}"#, "bad_request"),
+            (r#"{"client":"01","msg":1,"expires_in":60,"expires_in":60}"#, "bad_request"),
             (r#"{"client":"01","msg":}"#, "bad_json"),
             ("", "bad_json"),
         ] {

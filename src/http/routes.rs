@@ -1,5 +1,5 @@
 //! What each path does: who may ask, which method, how large a body; then on to `payments` (posts
-//! and their statuses), `clients` (listings, closing, retiring) and `broadcasts`.
+//! and their statuses), `clients` (listings, closing, retiring), `dead_letters` and `broadcasts`.
 //!
 //! Runs on the threads of HTTP connections; nothing here waits but for the store, and at the
 //! gate whoever only guesses keys or notify URLs.
@@ -56,6 +56,10 @@ enum Route {
     ClientPayments(ClientId),
     /// By its seq.
     Payment(ClientId, Seq),
+    DeadLetters(ClientId),
+    DeadLetter(ClientId, Seq),
+    /// To be put back.
+    Retry(ClientId, Seq),
     Clients,
     Client(ClientId),
     Connection(ClientId),
@@ -80,6 +84,10 @@ impl Route {
         let segments = head.path_segments().map_err(|_| Problem::not_found("no such path"))?;
         let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
         let client = |id: &str| ClientId::parse(id).map_err(|e| Problem::invalid_client_id(e.to_string()));
+        let letter = |seq: &str| match seq.parse() {
+            Ok(seq) => Ok(Seq(seq)),
+            Err(_) => Err(Problem::not_found("a dead letter is named by its seq")),
+        };
         match segments[..] {
             ["v1", "payments"] => Ok(Route::Payments),
             ["v1", "clients"] => Ok(Route::Clients),
@@ -90,6 +98,9 @@ impl Route {
                 let seq = seq.parse().map_err(|_| Problem::not_found("a payment is named by its seq"))?;
                 Ok(Route::Payment(client(id)?, Seq(seq)))
             }
+            ["v1", "clients", id, "dead-letters"] => Ok(Route::DeadLetters(client(id)?)),
+            ["v1", "clients", id, "dead-letters", seq] => Ok(Route::DeadLetter(client(id)?, letter(seq)?)),
+            ["v1", "clients", id, "dead-letters", seq, "retry"] => Ok(Route::Retry(client(id)?, letter(seq)?)),
             ["v1", "gateways", profile, client, token] => {
                 Ok(Route::Notification(Address { profile: profile.into(), client: client.into(), token: token.into() }))
             }
@@ -109,7 +120,10 @@ impl Route {
         match self {
             Route::Payments => &[("POST", SEND)],
             Route::ClientPayments(_) => &[("GET", SEND), ("POST", SEND)],
-            Route::Payment(..) => &[("GET", SEND)],
+            Route::Payment(..) => &[("GET", SEND), ("DELETE", ADMIN)],
+            Route::DeadLetters(_) => &[("GET", READ)],
+            Route::DeadLetter(..) => &[("DELETE", ADMIN)],
+            Route::Retry(..) => &[("POST", ADMIN)],
             Route::Clients => &[("GET", READ)],
             Route::Client(_) => &[("GET", READ), ("DELETE", ADMIN)],
             Route::Connection(_) => &[("DELETE", ADMIN)],
@@ -163,6 +177,10 @@ impl Service for Routes {
             (Route::Notification(address), _) => return self.post_notification(&address, &request, answer),
             (Route::ClientPayments(client), Method::Post) => return self.post_body(client, &request, answer),
             (Route::ClientPayments(client), _) => self.payment_by_id(&client, head),
+            (Route::Payment(client, seq), Method::Delete) => self.refuse_payment(&client, seq),
+            (Route::DeadLetters(client), _) => self.list_dead_letters(&client, head),
+            (Route::DeadLetter(client, seq), _) => self.purge_dead_letter(&client, seq),
+            (Route::Retry(client, seq), _) => self.retry_dead_letter(&client, seq),
             (Route::Payment(client, seq), _) => self.payment_by_seq(&client, seq),
             (Route::Clients, _) => self.list_clients(head),
             (Route::Client(client), Method::Delete) => self.retire(&client, head),

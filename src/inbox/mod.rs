@@ -2,6 +2,25 @@
 //!
 //! Two homes keep the same promises: [`redis`] for several nodes, [`disk`] for one node alone.
 //! What is promised here is README.md's, *Promises*; how each home keeps it is told in its own file.
+//!
+//! A payment becomes a *dead letter* where it is refused or expires. Its place in the inbox stays as a tombstone until
+//! everything before it is gone; the payment itself is kept aside. Expiry is judged by the store's clock whenever a
+//! payment is looked at, and by two rules:
+//!
+//! - A session that owns the inbox reads on behind what it has sent: what it finds past its time there, it did not
+//!   send, and that is a dead letter at once. A bell is judged by the node's view of that clock.
+//! - Whoever else looks (a status, a repeat, a wait) leaves a payment alone that the present session has sent, which
+//!   the entry says (`Note::Sent`, only for what can expire), and for [`EXPIRY_GRACE`] what it may have sent. Once
+//!   that session is over, or its node is dead, nothing protects it any more; the dead letter then says
+//!   `maybe_delivered`.
+//!
+//! A session that ended without a release, for its node was killed, may have sent what it could not write down any
+//! more: its payments count as maybe delivered too. Until it
+//! is known to be dead it counts as living: what it sent within its last moments, and what expires before its lease has
+//! lapsed, may lack that word.
+//!
+//! Dead letters count towards an inbox's limits, so that expiry alone makes no room.
+//!
 //! Callers: HTTP threads and the committer (`accept`), the bookkeeper (`book`), catch-up and the
 //! timer (`read`), HTTP threads (the rest). No method is called under a lock, none waits longer
 //! than [`CALL_LIMIT`] for each 128 of what it was given.
@@ -10,6 +29,7 @@
 mod contract;
 pub(crate) mod disk;
 pub(crate) mod group;
+pub(crate) mod letter;
 pub(crate) mod redis;
 
 use crate::metrics::InboxMeters;
@@ -23,7 +43,11 @@ pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(1);
 /// The most that is put into one round trip.
 pub(crate) const MAX_PER_CALL: usize = 128;
 
-/// The most bytes that wait in one inbox.
+/// How long after its time a payment of a connected client is left to the node that holds it: word of what was sent in
+/// time may still be on its way.
+pub(crate) const EXPIRY_GRACE: Duration = Duration::from_millis(500);
+
+/// The most bytes that wait in one inbox, or are held as its dead letters.
 pub(crate) const MAX_INBOX_BYTES: u64 = 256 << 20;
 
 /// The most inboxes that [`Inbox::backlog`] looks into.
@@ -71,6 +95,20 @@ pub(crate) trait Inbox: Send + Sync {
 
     /// What it measures of itself.
     fn meters(&self) -> InboxMeters;
+
+    /// An operator's way past a payment: it becomes a dead letter, if it waits. What it is now, and whether this call
+    /// made it so; `None`: no such payment is known.
+    fn refuse(&self, client: &ClientId, seq: Seq, reason: &str) -> Result<Option<(Status, bool)>, Error>;
+
+    /// A client's dead letters behind a seq, in order; stops after the one that goes past so many bytes. `None`: the
+    /// client is unknown.
+    fn dead_letters(&self, client: &ClientId, after: Seq, most: usize, bytes: usize) -> Result<Option<Letters>, Error>;
+
+    /// Puts a dead letter back into its inbox, as a new payment without expiry.
+    fn retry(&self, client: &ClientId, seq: Seq) -> Result<Retry, Error>;
+
+    /// Throws a dead letter away. What it was, or is where it was none; `None`: no such dead letter is known.
+    fn purge(&self, client: &ClientId, seq: Seq) -> Result<Option<Status>, Error>;
 
     /// Forgets a client with all that is stored for it.
     fn retire(&self, client: &ClientId, discard: bool) -> Result<Retired, Error>;
@@ -160,22 +198,7 @@ pub(crate) struct Accepted {
     pub(crate) online: bool,
 }
 
-/// What became of a payment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
-    Accepted,
-    Acknowledged,
-}
-
-impl Status {
-    /// The contract's word.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Status::Accepted => "accepted",
-            Status::Acknowledged => "acknowledged",
-        }
-    }
-}
+pub(crate) use crate::payment::Status;
 
 /// Whether a payment may have been stored though it was answered with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,6 +290,10 @@ pub(crate) enum Note {
     Claim(Claim),
     /// Everything up to this payment is done. A lower one than before changes nothing.
     Ack { client: ClientId, session: Session, mark: Mark },
+    /// The client, or whoever speaks for its connection, can't process this one: it becomes a dead letter.
+    Refuse { client: ClientId, session: Session, mark: Mark, reason: String },
+    /// A payment that can expire was sent.
+    Sent { client: ClientId, session: Session, mark: Mark },
     /// The connection ended.
     Release { client: ClientId, session: Session },
 }
@@ -290,6 +317,14 @@ pub(crate) enum Booked {
     TooSoon(Duration),
     /// Stored: everything up to this seq is acknowledged.
     Acknowledged(Seq),
+    /// The same, of a client with dead letters: what left the inbox need not all be acknowledged.
+    Passed(Seq),
+    /// It is a dead letter.
+    Refused,
+    /// It was acknowledged, or is dead for another reason: nothing was changed.
+    Settled,
+    /// That it was sent is written down, as far as it matters.
+    Noted,
     Released,
     /// A newer session owns the inbox. Nothing was changed.
     Replaced,
@@ -322,12 +357,56 @@ pub(crate) struct Ask {
 /// The answer to an [`Ask`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// In order, without gaps but for dead letters; and what was accepted last.
-    Slice { entries: Vec<Entry>, last: Mark },
+    /// In order, without gaps but for dead letters.
+    Slice(Slice),
     /// A newer session owns the inbox.
     Replaced,
     /// The store came back without writes that this session saw.
     RolledBack,
+}
+
+/// A part of an inbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Slice {
+    pub(crate) entries: Vec<Entry>,
+    /// Up to here it was looked: behind the last entry there may be dead letters' places.
+    pub(crate) upto: Mark,
+    /// Everything up to here has left the inbox.
+    pub(crate) acked: Seq,
+    /// What was accepted last.
+    pub(crate) last: Mark,
+}
+
+/// A page of dead letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Letters {
+    pub(crate) letters: Vec<Letter>,
+    /// Behind the last of them there are more.
+    pub(crate) more: bool,
+}
+
+/// A payment that left the inbox unacknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Letter {
+    pub(crate) status: Status,
+    /// Unix ms.
+    pub(crate) dead_at: u64,
+    /// It expired after it had been sent.
+    pub(crate) maybe_delivered: bool,
+    /// Why it was refused.
+    pub(crate) reason: String,
+    pub(crate) entry: Entry,
+}
+
+/// What came of putting a dead letter back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// It is in the inbox, with the payment id that it has.
+    Accepted(Accepted, Option<String>),
+    /// It is held no more; what became of it.
+    Gone(Status),
+    /// No such dead letter is known.
+    Unknown,
 }
 
 /// A payment that somebody asks for.
@@ -351,6 +430,8 @@ pub(crate) struct Found {
     pub(crate) status: Status,
     /// Where it was asked by it, or the payment is still held.
     pub(crate) payment_id: Option<String>,
+    /// When it is worth asking again, for then it expires if it was not sent.
+    pub(crate) due_in: Option<Duration>,
 }
 
 /// The store's word on one client.
@@ -360,6 +441,8 @@ pub(crate) struct Record {
     pub(crate) acked: Seq,
     pub(crate) pending: u64,
     pub(crate) oldest_pending_at: Option<u64>,
+    /// How many dead letters are held.
+    pub(crate) dead_letters: u64,
     pub(crate) owner: Option<Owner>,
 }
 

@@ -1,6 +1,7 @@
 //! What a commit of the embedded home is made of: jobs that are worked on within a transaction
 //! and hear what became of them after it.
 
+use super::letters::{Act, Acted};
 use super::round::{Cursor, Retirement, Round};
 use crate::inbox::{Accepted, Booked, Deposit, Done, Error, Note, Stored, group};
 use crate::payment::{ClientId, Payment};
@@ -60,6 +61,8 @@ pub(super) enum DiskJob {
         answer: Option<Result<Accepted, Error>>,
     },
     Notes(Asked<Vec<Note>, Vec<Result<Booked, Error>>>),
+    /// What is done to a payment other than by its own session.
+    Act(Asked<Act, Result<Acted, Error>>),
     /// A client, and whether its payments are discarded with it. Then come its payment ids.
     Retire(Asked<(ClientId, bool), Result<Retirement, Error>>),
     /// The next of a retired client's payment ids.
@@ -76,6 +79,7 @@ impl DiskJob {
                 let booked = notes.map(|note| round.for_itself(|round| round.book(note)));
                 asked.answer = Some(booked.collect::<Result<_, _>>()?);
             }
+            DiskJob::Act(asked) => asked.answer = Some(round.for_itself(|round| round.act(&asked.question))?),
             DiskJob::Retire(asked) => {
                 let (client, discard) = &asked.question;
                 asked.answer = Some(round.for_itself(|round| round.retire(client, *discard))?);
@@ -94,6 +98,7 @@ impl DiskJob {
                 (None, None) => drop(pending),
             },
             DiskJob::Notes(asked) => asked.finish(failed),
+            DiskJob::Act(asked) => asked.finish(failed),
             DiskJob::Retire(asked) => asked.finish(failed),
             DiskJob::Forget(asked) => asked.finish(failed),
         }
@@ -106,7 +111,7 @@ impl group::Job for DiskJob {
         match self {
             DiskJob::Deposit { pending, .. } => pending.payment.parcel.as_bytes().len() + NOTE,
             DiskJob::Notes(asked) => asked.question.len() * NOTE,
-            DiskJob::Retire(_) | DiskJob::Forget(_) => NOTE,
+            DiskJob::Act(_) | DiskJob::Retire(_) | DiskJob::Forget(_) => NOTE,
         }
     }
 

@@ -15,6 +15,7 @@
 //! is never repeated, for nobody knows then what the disk holds: the process ends.
 
 mod job;
+mod letters;
 pub(crate) mod look;
 mod open;
 mod round;
@@ -25,15 +26,17 @@ pub(crate) use open::OpenError;
 
 use super::group::Group;
 use super::{
-    Ask, Backlog, Booked, Deposit, Error, Found, Health, Inbox, MAX_COUNTED, MAX_PER_CALL, Note, Owner, Query, Reading,
-    Record, Retired, Session, Tended,
+    Ask, Backlog, Booked, Deposit, Error, Found, Health, Inbox, Letters, MAX_COUNTED, MAX_PER_CALL, Note, Owner, Query,
+    Reading, Record, Retired, Retry, Session, Status, Tended,
 };
-use crate::doorbell::Bell;
+use crate::doorbell::Hint;
 use crate::metrics::{InboxMeters, LineMeters};
-use crate::payment::ClientId;
+use crate::payment::{ClientId, Seq};
 use crate::seldom::Seldom;
 use crossbeam_channel::bounded;
 use job::{Asked, DiskJob, Pending, unknown};
+use letters::{Act, Acted};
+use open::Opened;
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, StorageError, WriteTransaction};
 use round::{Outcome, Round, Setting};
@@ -44,7 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
 use tables::{Fault, begin_error, entry_of, state_of, table_error};
-use view::View;
+use view::{Looked, View};
 
 /// While less is free on the disk, no payment is accepted: claims and acknowledgements need room
 /// too, and a file system that is full to the last block would end the process.
@@ -102,11 +105,13 @@ pub(crate) struct DiskInbox {
     file: Mutex<Option<Arc<Database>>>,
     options: DiskOptions,
     world: World,
+    /// Of payments from before this (Unix ms) nobody knows whether the process that was killed had sent them.
+    doubt_before: u64,
     group: Group<DiskJob>,
     /// Changed only by whoever leads a round, after its commit.
     holders: Mutex<Holders>,
     sessions: AtomicU64,
-    ring: Box<dyn Fn(Bell) + Send + Sync>,
+    hint: Box<dyn Fn(Hint) + Send + Sync>,
     no_room: Seldom,
     fatal: Box<dyn Fn(String) + Send + Sync>,
 }
@@ -122,7 +127,7 @@ struct Failure {
 impl DiskInbox {
     /// Opens the inboxes under a data directory, which is created if need be.
     ///
-    /// `ring` hears of every payment for a connected client, before its sender does. `fatal` is
+    /// `hint` hears of every payment for a connected client, before its sender does, and of every dead letter. `fatal` is
     /// told why the process must end: the disk failed, and nobody knows what it holds.
     ///
     /// # Errors
@@ -131,23 +136,37 @@ impl DiskInbox {
     pub(crate) fn open(
         dir: &Path,
         options: DiskOptions,
-        ring: Box<dyn Fn(Bell) + Send + Sync>,
+        hint: Box<dyn Fn(Hint) + Send + Sync>,
         fatal: Box<dyn Fn(String) + Send + Sync>,
     ) -> Result<DiskInbox, OpenError> {
         let world = World::real(dir);
-        DiskInbox::open_in(world, dir, options, ring, fatal)
+        DiskInbox::open_in(world, dir, options, hint, fatal)
     }
 
     fn open_in(
         world: World,
         dir: &Path,
         options: DiskOptions,
-        ring: Box<dyn Fn(Bell) + Send + Sync>,
+        hint: Box<dyn Fn(Hint) + Send + Sync>,
         fatal: Box<dyn Fn(String) + Send + Sync>,
     ) -> Result<DiskInbox, OpenError> {
-        let file = Mutex::new(Some(Arc::new(open::open(dir)?)));
-        let (group, holders, sessions) = (Group::new(), Mutex::default(), AtomicU64::new(0));
-        Ok(DiskInbox { file, options, world, group, holders, sessions, ring, no_room: Seldom::default(), fatal })
+        let Opened { database, in_order } = open::open(dir)?;
+        let file = Mutex::new(Some(Arc::new(database)));
+        let doubt_before = if in_order { 0 } else { (world.now)() };
+        // An entry says which session sent it: so numbers are not given again after a restart.
+        let (group, holders, sessions) = (Group::new(), Mutex::default(), AtomicU64::new((world.now)()));
+        Ok(DiskInbox {
+            file,
+            options,
+            world,
+            doubt_before,
+            group,
+            holders,
+            sessions,
+            hint,
+            no_room: Seldom::default(),
+            fatal,
+        })
     }
 
     fn file(&self) -> Result<Arc<Database>, StorageError> {
@@ -168,9 +187,9 @@ impl DiskInbox {
     /// One round: bells before answers, and both after the fsync.
     fn run(&self, mut jobs: Vec<DiskJob>) {
         let failure = match self.transact(&mut jobs) {
-            Ok(Outcome { holders, bells, .. }) => {
+            Ok(Outcome { holders, hints, .. }) => {
                 self.change_hands(holders);
-                bells.into_iter().for_each(&self.ring);
+                hints.into_iter().for_each(&self.hint);
                 None
             }
             Err(failure) => Some(failure),
@@ -220,6 +239,7 @@ impl DiskInbox {
             holders: &self.holders,
             sessions: &self.sessions,
             now: (self.world.now)(),
+            doubt_before: self.doubt_before,
             full: self.is_full(),
         };
         let mut round = Round::open(transaction, setting).map_err(table_error)?;
@@ -243,13 +263,14 @@ impl DiskInbox {
         }
     }
 
-    fn read_one(&self, view: &View, ask: &Ask) -> Result<Reading, Fault> {
+    fn read_one(&self, view: &View, ask: &Ask, now: u64) -> Result<(Reading, Vec<Seq>), Fault> {
         let owns = |holder: &Arc<Holder>| holder.session.token == ask.session.token;
         if !self.holders.lock().get(&ask.client).is_some_and(owns) {
-            return Ok(Reading::Replaced);
+            return Ok((Reading::Replaced, Vec::new()));
         }
-        let Some(state) = state_of(&view.states, &ask.client)? else { return Ok(Reading::RolledBack) };
-        if view.fits(&state, &ask.client, ask.after)? { view.slice(&state, ask) } else { Ok(Reading::RolledBack) }
+        let lost = || (Reading::RolledBack, Vec::new());
+        let Some(state) = state_of(&view.states, &ask.client)? else { return Ok(lost()) };
+        if view.fits(&state, &ask.client, ask.after)? { view.slice(&state, ask, now) } else { Ok(lost()) }
     }
 
     fn record(&self, view: &View, client: &ClientId) -> Result<Option<Record>, Fault> {
@@ -262,7 +283,41 @@ impl DiskInbox {
             address: holder.address.clone(),
         });
         let (last, acked, pending) = (state.last.seq, state.acked.seq, state.pending());
-        Ok(Some(Record { last, acked, pending, oldest_pending_at, owner }))
+        let dead_letters = state.dead_letters();
+        Ok(Some(Record { last, acked, pending, oldest_pending_at, dead_letters, owner }))
+    }
+
+    fn act(&self, act: Act) -> Result<Acted, Error> {
+        self.ask(act, DiskJob::Act)?
+    }
+
+    /// Does many, in as few commits as hold them; what came of them nobody here needs to know.
+    fn act_all(&self, acts: Vec<Act>) {
+        let (jobs, replies): (Vec<_>, Vec<_>) = acts
+            .into_iter()
+            .map(|question| {
+                let (reply, replies) = bounded(1);
+                (DiskJob::Act(Asked { question, answer: None, reply }), replies)
+            })
+            .unzip();
+        self.put(jobs);
+        for reply in replies {
+            if let Ok(Err(error)) = reply.recv() {
+                log::debug!("a payment past its time stays for now: {error}");
+            }
+        }
+    }
+
+    /// Somebody looks at a payment past its time: what it is then. Where that cannot be stored, it stays what it was.
+    fn expire(&self, client: &ClientId, seq: Seq, session: Option<Session>) -> Status {
+        match self.act(Act::Expire { client: client.clone(), seq, session }) {
+            Ok(Acted::Became(status) | Acted::Is(status)) => status,
+            Ok(_) => Status::Accepted,
+            Err(error) => {
+                log::debug!("{client}: payment {seq} is past its time, but stays for now: {error}");
+                Status::Accepted
+            }
+        }
     }
 }
 
@@ -284,12 +339,31 @@ impl Inbox for DiskInbox {
     }
 
     fn read(&self, asks: &[Ask]) -> Vec<Result<Reading, Error>> {
-        self.each(asks, |view, ask| self.read_one(view, ask))
+        let now = (self.world.now)();
+        let mut readings = Vec::with_capacity(asks.len());
+        for (ask, reading) in asks.iter().zip(self.each(asks, |view, ask| self.read_one(view, ask, now))) {
+            readings.push(reading.map(|(reading, due)| {
+                // What fails is found again, and is not sent meanwhile.
+                let act = |seq| Act::Expire { client: ask.client.clone(), seq, session: Some(ask.session.clone()) };
+                self.act_all(due.into_iter().map(act).collect());
+                reading
+            }));
+        }
+        readings
     }
 
     fn look_up(&self, queries: &[Query]) -> Vec<Result<Option<Found>, Error>> {
         let now = (self.world.now)();
-        self.each(queries, |view, query| view.look_up(query, now))
+        let looked = self.each(queries, |view, query| view.look_up(query, now));
+        let judged = |(query, looked): (&Query, Looked)| {
+            let Looked { mut found, due } = looked;
+            if due {
+                found.status = self.expire(&query.client, found.seq, None);
+                found.due_in = found.due_in.filter(|_| found.status == Status::Accepted);
+            }
+            found
+        };
+        queries.iter().zip(looked).map(|(query, looked)| Ok(looked?.map(|looked| judged((query, looked))))).collect()
     }
 
     fn records(&self, clients: &[ClientId]) -> Vec<Result<Option<Record>, Error>> {
@@ -322,6 +396,34 @@ impl Inbox for DiskInbox {
             ids = self.ask(cursor, DiskJob::Forget)?;
         }
         Ok(retired)
+    }
+
+    fn refuse(&self, client: &ClientId, seq: Seq, reason: &str) -> Result<Option<(Status, bool)>, Error> {
+        let acted = self.act(Act::Refuse { client: client.clone(), seq, reason: reason.into() })?;
+        Ok(match acted {
+            Acted::Became(status) => Some((status, true)),
+            Acted::Is(status) => Some((status, false)),
+            Acted::PutBack(..) | Acted::Unknown => None,
+        })
+    }
+
+    fn dead_letters(&self, client: &ClientId, after: Seq, most: usize, bytes: usize) -> Result<Option<Letters>, Error> {
+        Ok(self.view()?.dead_letters(client, after, most, bytes)?)
+    }
+
+    fn retry(&self, client: &ClientId, seq: Seq) -> Result<Retry, Error> {
+        Ok(match self.act(Act::Retry { client: client.clone(), seq })? {
+            Acted::PutBack(accepted, payment_id) => Retry::Accepted(accepted, payment_id),
+            Acted::Is(status) => Retry::Gone(status),
+            Acted::Became(_) | Acted::Unknown => Retry::Unknown,
+        })
+    }
+
+    fn purge(&self, client: &ClientId, seq: Seq) -> Result<Option<Status>, Error> {
+        Ok(match self.act(Act::Purge { client: client.clone(), seq })? {
+            Acted::Became(status) | Acted::Is(status) => Some(status),
+            Acted::PutBack(..) | Acted::Unknown => None,
+        })
     }
 
     fn tend(&self) -> Tended {

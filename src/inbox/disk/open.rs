@@ -8,6 +8,8 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{error, fmt, io};
 
@@ -72,8 +74,14 @@ impl error::Error for OpenError {
     }
 }
 
+/// The file, and whether the process before this one closed it in order.
+pub(super) struct Opened {
+    pub(super) database: Database,
+    pub(super) in_order: bool,
+}
+
 /// Opens the file under a directory; makes both where they are missing.
-pub(super) fn open(dir: &Path) -> Result<Database, OpenError> {
+pub(super) fn open(dir: &Path) -> Result<Opened, OpenError> {
     if dir.exists() && !dir.is_dir() {
         return Err(OpenError::NotADirectory(dir.to_owned()));
     }
@@ -86,20 +94,23 @@ pub(super) fn open(dir: &Path) -> Result<Database, OpenError> {
     // redb takes a file that was damaged by others at its word, and may panic.
     let opened = catch_unwind(AssertUnwindSafe(|| open_file(&path, file)));
     let panicked = |_| OpenError::Damaged { path: path.clone(), cause: "it makes no sense".into() };
-    let database = opened.map_err(panicked).and_then(|opened| opened)?;
+    let opened = opened.map_err(panicked).and_then(|opened| opened)?;
     // A file is durable only once its name is.
     for dir in [Some(dir), dir.parent()].into_iter().flatten().filter(|dir| !dir.as_os_str().is_empty()) {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(|cause| denied(dir, cause))?;
     }
-    Ok(database)
+    Ok(opened)
 }
 
-fn open_file(path: &Path, file: File) -> Result<Database, OpenError> {
+fn open_file(path: &Path, file: File) -> Result<Opened, OpenError> {
     let backend = FileBackend::new(file).map_err(|error| wrong(path, error))?;
     let mut builder = Database::builder();
     let shown = path.display().to_string();
     let (opened, said) = (Instant::now(), Mutex::new(Duration::ZERO));
+    let repaired = Arc::new(AtomicBool::new(false));
+    let repairs = Arc::clone(&repaired);
     builder.set_cache_size(CACHE_BYTES).set_repair_callback(move |repair| {
+        repairs.store(true, Ordering::Relaxed);
         // The first word at once, the others only where it takes long.
         let mut next = said.lock();
         if opened.elapsed() >= *next {
@@ -109,7 +120,7 @@ fn open_file(path: &Path, file: File) -> Result<Database, OpenError> {
     });
     let database = builder.create_with_backend(backend).map_err(|error| wrong(path, error))?;
     prepare(path, &database)?;
-    Ok(database)
+    Ok(Opened { database, in_order: !repaired.load(Ordering::Relaxed) })
 }
 
 /// Checks whose file it is; gives a new one its tables.

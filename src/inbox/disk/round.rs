@@ -4,11 +4,13 @@
 //! and becomes true with it. Runs on the thread that leads the commit.
 
 use super::job::Pending;
-use super::tables::{ENTRIES, EXPIRIES, Fault, IDS, META, PENDING, STATES, Seen, State, entry_of, seen, state_of};
+use super::tables::{
+    ENTRIES, EXPIRIES, Fault, IDS, LETTERS, META, PENDING, Place, STATES, Seen, State, WORDS, place_of, seen, state_of,
+};
 use super::{DiskOptions, Holder, Holders};
-use crate::doorbell::{Bell, StoredEntry};
+use crate::doorbell::{Bell, Hint, StoredEntry};
 use crate::inbox::{Accepted, Booked, Claim, Claimed, Error, Note, Retired, Session, Status};
-use crate::payment::{ClientId, Entry, Mark};
+use crate::payment::{ClientId, Entry, Mark, Seq};
 use parking_lot::Mutex;
 use redb::{ReadableTable, StorageError, Table, TableError, WriteTransaction};
 use std::collections::HashMap;
@@ -30,6 +32,8 @@ pub(super) struct Setting<'a> {
     pub(super) sessions: &'a AtomicU64,
     /// Unix ms.
     pub(super) now: u64,
+    /// Payments from before this may have been sent by a process that was killed.
+    pub(super) doubt_before: u64,
     /// The disk has no room for further payments.
     pub(super) full: bool,
 }
@@ -50,7 +54,8 @@ pub(super) struct Outcome {
     /// Otherwise there is nothing to commit.
     pub(super) written: bool,
     pub(super) holders: HashMap<ClientId, Option<Arc<Holder>>>,
-    pub(super) bells: Vec<Bell>,
+    /// What is told to this node, in order.
+    pub(super) hints: Vec<Hint>,
 }
 
 struct Known {
@@ -59,17 +64,19 @@ struct Known {
 }
 
 pub(super) struct Round<'t> {
-    setting: Setting<'t>,
+    pub(super) setting: Setting<'t>,
     meta: Table<'t, &'static str, u64>,
     states: Table<'t, &'static str, &'static [u8]>,
-    entries: Table<'t, (&'static str, u64), &'static [u8]>,
+    pub(super) entries: Table<'t, (&'static str, u64), &'static [u8]>,
     ids: Table<'t, (&'static str, &'static str), &'static [u8]>,
     expiries: Table<'t, (u64, &'static str, &'static str), ()>,
     pending: Table<'t, &'static str, ()>,
+    pub(super) letters: Table<'t, (&'static str, u64), &'static [u8]>,
+    pub(super) words: Table<'t, (u64, &'static str, u64), ()>,
     /// Of the clients that this round deals with; written once, at its end.
     known: HashMap<ClientId, Known>,
     ids_added: usize,
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
 }
 
 impl<'t> Round<'t> {
@@ -82,9 +89,11 @@ impl<'t> Round<'t> {
             ids: transaction.open_table(IDS)?,
             expiries: transaction.open_table(EXPIRIES)?,
             pending: transaction.open_table(PENDING)?,
+            letters: transaction.open_table(LETTERS)?,
+            words: transaction.open_table(WORDS)?,
             known: HashMap::new(),
             ids_added: 0,
-            outcome: Outcome { written: false, holders: HashMap::new(), bells: Vec::new() },
+            outcome: Outcome { written: false, holders: HashMap::new(), hints: Vec::new() },
         })
     }
 
@@ -103,6 +112,7 @@ impl<'t> Round<'t> {
     /// Writes what is left to write.
     pub(super) fn finish(mut self) -> Result<Outcome, StorageError> {
         self.forget_expired()?;
+        self.forget_words()?;
         for (client, Known { stored, state }) in std::mem::take(&mut self.known) {
             if state == stored {
                 continue;
@@ -122,7 +132,7 @@ impl<'t> Round<'t> {
         Ok(self.outcome)
     }
 
-    fn state(&mut self, client: &ClientId) -> Result<Option<State>, Fault> {
+    pub(super) fn state(&mut self, client: &ClientId) -> Result<Option<State>, Fault> {
         if let Some(known) = self.known.get(client) {
             return Ok(known.state);
         }
@@ -131,7 +141,7 @@ impl<'t> Round<'t> {
         Ok(state)
     }
 
-    fn set_state(&mut self, client: &ClientId, state: State) {
+    pub(super) fn set_state(&mut self, client: &ClientId, state: State) {
         let known = self.known.get_mut(client).expect("a state is looked at before it is changed");
         known.state = Some(state);
     }
@@ -142,12 +152,12 @@ impl<'t> Round<'t> {
         Ok(State::new(self.setting.now.max(floor)))
     }
 
-    fn holder(&self, client: &ClientId) -> Option<Arc<Holder>> {
+    pub(super) fn holder(&self, client: &ClientId) -> Option<Arc<Holder>> {
         let changed = self.outcome.holders.get(client);
         changed.cloned().unwrap_or_else(|| self.setting.holders.lock().get(client).cloned())
     }
 
-    fn holds(&self, client: &ClientId, session: &Session) -> bool {
+    pub(super) fn holds(&self, client: &ClientId, session: &Session) -> bool {
         self.holder(client).is_some_and(|holder| holder.session.token == session.token)
     }
 
@@ -161,7 +171,8 @@ impl<'t> Round<'t> {
         if let Some(state) = state
             && let Some(first) = self.first(pending, &state)?
         {
-            return Ok(Accepted { mark: first.mark, duplicate: true, status: state.status(first.mark.seq), online });
+            let status = self.present_status(client, &state, first.mark.seq)?;
+            return Ok(Accepted { mark: first.mark, duplicate: true, status, online });
         }
         let state = self.room_for(pending, state)?;
         let mark = self.append(pending, state, online)?;
@@ -183,8 +194,9 @@ impl<'t> Round<'t> {
             return Err(Error::StoreFull.into());
         }
         let state = state.map_or_else(|| self.newborn(), Ok)?;
-        let bytes = state.bytes_in - state.bytes_out + pending.payment.parcel.as_bytes().len() as u64;
-        if state.pending() >= self.setting.options.inbox_limit || bytes > crate::inbox::MAX_INBOX_BYTES {
+        let (payments, bytes) = state.held();
+        let bytes = bytes + pending.payment.parcel.as_bytes().len() as u64;
+        if payments >= self.setting.options.inbox_limit || bytes > crate::inbox::MAX_INBOX_BYTES {
             return Err(Error::InboxFull.into());
         }
         Ok(state)
@@ -196,8 +208,10 @@ impl<'t> Round<'t> {
         let mark = Mark { seq: state.last.seq.next(), accepted_at: self.setting.now.max(previous_at) };
         state.last = mark;
         state.bytes_in += parcel.as_bytes().len() as u64;
-        let entry = Entry { mark, parcel: parcel.clone() };
-        let stored = StoredEntry { entry, expires_at: 0, bytes: state.bytes_in };
+        let life = pending.payment.expires_in.map(|life| u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
+        let expires_at = life.map_or(0, |life| mark.accepted_at.saturating_add(life));
+        let entry = Entry { mark, expires_at, parcel: parcel.clone() };
+        let stored = StoredEntry { entry, sent_by: 0, bytes: state.bytes_in };
         self.entries.insert((client.as_str(), mark.seq.0), stored.to_bytes().as_slice())?;
         if let (Some(id), Some(fingerprint)) = (&pending.payment.payment_id, &pending.fingerprint) {
             let window_ms = u64::try_from(self.setting.options.dedup_window.as_millis()).unwrap_or(u64::MAX);
@@ -210,7 +224,8 @@ impl<'t> Round<'t> {
         self.set_state(client, state);
         if online {
             let (client, awaited) = (client.clone(), pending.awaited);
-            self.outcome.bells.push(Bell { client, previous_at, awaited, entry: stored.entry });
+            let bell = Bell { client, previous_at, awaited, entry: stored.entry };
+            self.outcome.hints.push(Hint::Bell(bell));
         }
         Ok(mark)
     }
@@ -223,7 +238,11 @@ impl<'t> Round<'t> {
                 self.outcome.holders.insert(client.clone(), None);
                 Ok(Booked::Released)
             }
-            Note::Ack { .. } | Note::Release { .. } => Ok(Booked::Replaced),
+            Note::Refuse { client, session, mark, reason } if self.holds(client, session) => {
+                self.nack(client, *mark, reason)
+            }
+            Note::Sent { client, session, mark } => self.note_sent(client, session, *mark),
+            Note::Ack { .. } | Note::Refuse { .. } | Note::Release { .. } => Ok(Booked::Replaced),
         }
     }
 
@@ -248,24 +267,36 @@ impl<'t> Round<'t> {
 
     fn acknowledge(&mut self, client: &ClientId, mark: Mark) -> Result<Booked, Fault> {
         let Some(mut state) = self.state(client)? else { return Ok(Booked::RolledBack) };
+        let plain = state.is_plain();
+        let told = |acked| if plain { Booked::Acknowledged(acked) } else { Booked::Passed(acked) };
         if mark.seq <= state.acked.seq {
-            return Ok(Booked::Acknowledged(state.acked.seq));
+            return Ok(told(state.acked.seq));
         }
-        if mark.seq > state.last.seq {
+        if mark.seq > state.last.seq || place_of(&self.entries, client, mark.seq)?.mark() != mark {
             return Ok(Booked::RolledBack);
         }
-        let upto = entry_of(&self.entries, client, mark.seq)?;
-        if upto.entry.mark != mark {
-            return Ok(Booked::RolledBack);
-        }
+        let mut places = Vec::new();
         for seq in state.acked.seq.next().0..=mark.seq.0 {
+            places.push(match place_of(&self.entries, client, Seq(seq))? {
+                Place::Payment(stored) => Some(stored.entry.parcel.as_bytes().len() as u64),
+                Place::Tomb(_) => None,
+            });
+        }
+        for (seq, bytes) in (state.acked.seq.next().0..).zip(places) {
             self.entries.remove((client.as_str(), seq))?;
+            match bytes {
+                Some(bytes) => {
+                    state.gone += 1;
+                    // Never above what came in, whatever was in the entry.
+                    state.bytes_gone = (state.bytes_gone + bytes).min(state.bytes_in);
+                }
+                None => state.tombs = state.tombs.saturating_sub(1),
+            }
         }
         state.acked = mark;
-        // The counters' difference is what waits; never below zero, whatever was in the entry.
-        state.bytes_out = upto.bytes.min(state.bytes_in);
+        self.drop_tombs(client, &mut state)?;
         self.set_state(client, state);
-        Ok(Booked::Acknowledged(mark.seq))
+        Ok(told(state.acked.seq))
     }
 
     /// Removes a client with its payments, at once: their number is bounded. Its payment ids may
@@ -281,6 +312,7 @@ impl<'t> Round<'t> {
         };
         let name = client.as_str();
         self.entries.retain_in((name, 0)..=(name, u64::MAX), |_, _| false)?;
+        self.letters.retain_in((name, 0)..=(name, u64::MAX), |_, _| false)?;
         self.states.remove(name)?;
         self.pending.remove(name)?;
         self.known.insert(client.clone(), Known { stored: None, state: None });

@@ -3,24 +3,28 @@
 //! Every value is a line of numbers and words, as in the Redis home: it can be read by eye, and a
 //! further field needs no new table. What cannot be read is that client's trouble alone.
 
-use crate::doorbell::{StoredEntry, parse_entry};
-use crate::inbox::{Error, Status};
+use crate::doorbell::{StoredEntry, parse_entry, parse_tomb};
+use crate::inbox::{Error, Status, letter};
 use crate::payment::{ClientId, Mark, Seq};
 use redb::{ReadableTable, StorageError, TableDefinition, TableError, TransactionError, WriteTransaction};
 
 /// Of the whole file; another one is not opened.
-pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 2;
 
 /// `format` is [`FORMAT`]; `born_floor`: no client's numbering may begin before this (Unix ms).
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// Client → [`State`].
 pub(super) const STATES: TableDefinition<&str, &[u8]> = TableDefinition::new("states");
-/// Client and seq → [`StoredEntry`].
+/// Client and seq → [`StoredEntry`], or the place that a dead letter left.
 pub(super) const ENTRIES: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("entries");
 /// Client and payment id → [`Seen`].
 pub(super) const IDS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("payment_ids");
 /// When a payment id is forgotten (Unix ms), client, payment id: the order in which they expire.
 pub(super) const EXPIRIES: TableDefinition<(u64, &str, &str), ()> = TableDefinition::new("payment_id_expiries");
+/// Client and seq → dead letter, or what became of it, as `letter` tells.
+pub(super) const LETTERS: TableDefinition<(&str, u64), &[u8]> = TableDefinition::new("letters");
+/// When a dead letter was purged or put back (Unix ms), client, seq: the order in which that is forgotten.
+pub(super) const WORDS: TableDefinition<(u64, &str, u64), ()> = TableDefinition::new("letter_words");
 /// Clients with a non-empty inbox.
 pub(super) const PENDING: TableDefinition<&str, ()> = TableDefinition::new("pending");
 
@@ -31,6 +35,8 @@ pub(super) fn create(transaction: &WriteTransaction) -> Result<(), TableError> {
     transaction.open_table(IDS)?;
     transaction.open_table(EXPIRIES)?;
     transaction.open_table(PENDING)?;
+    transaction.open_table(LETTERS)?;
+    transaction.open_table(WORDS)?;
     Ok(())
 }
 
@@ -87,37 +93,58 @@ pub(super) struct State {
     pub(super) born: u64,
     pub(super) last: Mark,
     pub(super) acked: Mark,
-    /// Of all parcels that ever entered the inbox, and of those that left it.
+    /// Of all parcels that ever entered the inbox.
     pub(super) bytes_in: u64,
-    pub(super) bytes_out: u64,
+    /// How many payments count no more, for they were acknowledged, purged or put back; and their bytes.
+    pub(super) gone: u64,
+    pub(super) bytes_gone: u64,
+    /// Dead letters' places between acked and last.
+    pub(super) tombs: u64,
 }
 
 impl State {
     pub(super) fn new(born: u64) -> State {
-        State { born, last: Mark::default(), acked: Mark::default(), bytes_in: 0, bytes_out: 0 }
+        State { born, last: Mark::default(), acked: Mark::default(), bytes_in: 0, gone: 0, bytes_gone: 0, tombs: 0 }
     }
 
     pub(super) fn pending(&self) -> u64 {
-        self.last.seq.since(self.acked.seq)
+        self.last.seq.since(self.acked.seq).saturating_sub(self.tombs)
     }
 
-    /// What became of a payment that was given a number.
+    /// How many dead letters are held.
+    pub(super) fn dead_letters(&self) -> u64 {
+        (self.acked.seq.0 + self.tombs).saturating_sub(self.gone)
+    }
+
+    /// Whether there are none, nor places of any.
+    pub(super) fn is_plain(&self) -> bool {
+        self.tombs == 0 && self.gone == self.acked.seq.0
+    }
+
+    /// How many payments count towards the limits, and how many bytes.
+    pub(super) fn held(&self) -> (u64, u64) {
+        (self.last.seq.0.saturating_sub(self.gone), self.bytes_in.saturating_sub(self.bytes_gone))
+    }
+
+    /// What became of a payment that was given a number, and is no dead letter.
     pub(super) fn status(&self, seq: Seq) -> Status {
         if seq <= self.acked.seq { Status::Acknowledged } else { Status::Accepted }
     }
 
     pub(super) fn to_bytes(self) -> Vec<u8> {
-        let State { born, last, acked, bytes_in, bytes_out } = self;
+        let State { born, last, acked, bytes_in, gone, bytes_gone, tombs } = self;
         let mark = |mark: Mark| format!("{} {}", mark.seq, mark.accepted_at);
-        format!("1 {born} {} {} {bytes_in} {bytes_out}", mark(last), mark(acked)).into_bytes()
+        format!("2 {born} {} {} {bytes_in} {gone} {bytes_gone} {tombs}", mark(last), mark(acked)).into_bytes()
     }
 
     fn parse(text: &[u8]) -> Option<State> {
-        let [1, born, last, last_at, acked, acked_at, bytes_in, bytes_out] = numbers(text)? else { return None };
+        let [2, born, last, last_at, acked, acked_at, bytes_in, gone, bytes_gone, tombs] = numbers(text)? else {
+            return None;
+        };
         let last = Mark { seq: Seq(last), accepted_at: last_at };
         let acked = Mark { seq: Seq(acked), accepted_at: acked_at };
-        let sane = acked.seq <= last.seq && bytes_out <= bytes_in;
-        sane.then_some(State { born, last, acked, bytes_in, bytes_out })
+        let sane = acked.seq <= last.seq && bytes_gone <= bytes_in && gone <= last.seq.0;
+        sane.then_some(State { born, last, acked, bytes_in, gone, bytes_gone, tombs })
     }
 }
 
@@ -157,7 +184,7 @@ fn numbers<const N: usize>(text: &[u8]) -> Option<[u64; N]> {
     words.next().is_none().then_some(all)
 }
 
-fn corrupt(client: &ClientId, what: &str) -> Fault {
+pub(super) fn corrupt(client: &ClientId, what: &str) -> Fault {
     Fault::Job(Error::Corrupt(format!("client {client}: {what} in inbox.redb cannot be read")))
 }
 
@@ -180,7 +207,54 @@ pub(super) fn entry_of(
     parse_stored(client, seq, text.value())
 }
 
-/// Reads what was found at a place.
+/// What lies at a place between acked and last.
+pub(super) enum Place {
+    Payment(StoredEntry),
+    /// A dead letter left it.
+    Tomb(Mark),
+}
+
+impl Place {
+    pub(super) fn mark(&self) -> Mark {
+        match self {
+            Place::Payment(stored) => stored.entry.mark,
+            Place::Tomb(mark) => *mark,
+        }
+    }
+}
+
+/// Reads a place between acked and last.
+pub(super) fn place_of(
+    entries: &impl ReadableTable<(&'static str, u64), &'static [u8]>,
+    client: &ClientId,
+    seq: Seq,
+) -> Result<Place, Fault> {
+    let text = entries.get((client.as_str(), seq.0))?.ok_or_else(|| corrupt(client, &format!("payment {seq}")))?;
+    parse_place(client, seq, text.value())
+}
+
+/// Reads what was found at a place, payment or not.
+pub(super) fn parse_place(client: &ClientId, seq: Seq, text: &[u8]) -> Result<Place, Fault> {
+    match parse_tomb(text).filter(|mark| mark.seq == seq) {
+        Some(mark) => Ok(Place::Tomb(mark)),
+        None => parse_stored(client, seq, text).map(Place::Payment),
+    }
+}
+
+/// What became of a dead letter, with the letter if it is still held; `None`: it is none.
+pub(super) fn letter_of(
+    letters: &impl ReadableTable<(&'static str, u64), &'static [u8]>,
+    client: &ClientId,
+    seq: Seq,
+) -> Result<Option<(Status, Option<StoredEntry>)>, Fault> {
+    let Some(text) = letters.get((client.as_str(), seq.0))? else { return Ok(None) };
+    let status = letter::status(text.value()).ok_or_else(|| corrupt(client, &format!("dead letter {seq}")))?;
+    let held = status.is_dead_letter().then(|| letter::parse(text.value()));
+    let held = held.map(|held| held.ok_or_else(|| corrupt(client, &format!("dead letter {seq}")))).transpose()?;
+    Ok(Some((status, held.map(|(_, stored)| stored))))
+}
+
+/// Reads what was found at a payment's place.
 pub(super) fn parse_stored(client: &ClientId, seq: Seq, text: &[u8]) -> Result<StoredEntry, Fault> {
     let entry = parse_entry(text).filter(|stored| stored.entry.mark.seq == seq);
     entry.ok_or_else(|| corrupt(client, &format!("payment {seq}")))

@@ -2,7 +2,7 @@
 
 use super::tables::{IDS, STATES};
 use super::*;
-use crate::inbox::{Accepted, Booked, Claim, Claimed, Done, Status, Stored, Token, Which};
+use crate::inbox::{Accepted, Booked, Claim, Claimed, Done, Slice, Status, Stored, Token, Which};
 use crate::payment::{Channel, Content, Mark, Payment, PaymentId, Seq};
 use redb::backends::InMemoryBackend;
 use redb::{BackendError, ReadableTableMetadata, StorageBackend, TableDefinition};
@@ -41,7 +41,11 @@ impl Dir {
             now: Box::new(move || now.load(Ordering::Relaxed)),
             free_bytes: Box::new(move || Some(left.load(Ordering::Relaxed))),
         };
-        let ring = move |bell: Bell| ring.lock().push(format!("bell {} {}", bell.client, bell.entry.mark.seq));
+        let ring = move |hint: Hint| {
+            if let Hint::Bell(bell) = hint {
+                ring.lock().push(format!("bell {} {}", bell.client, bell.entry.mark.seq));
+            }
+        };
         let inbox = DiskInbox::open_in(world, &self.0, options(inbox_limit), Box::new(ring), fail_loudly());
         Home { inbox: inbox.expect("opens"), clock, free, heard }
     }
@@ -155,7 +159,7 @@ fn mark_of(result: Result<Accepted, Error>) -> Mark {
 
 fn marks(reading: Result<Reading, Error>) -> Vec<Mark> {
     match reading {
-        Ok(Reading::Slice { entries, .. }) => entries.iter().map(|entry| entry.mark).collect(),
+        Ok(Reading::Slice(Slice { entries, .. })) => entries.iter().map(|entry| entry.mark).collect(),
         other => panic!("no slice: {other:?}"),
     }
 }
@@ -326,7 +330,11 @@ fn a_bell_names_the_payment_before() {
     let dir = Dir::new();
     let bells = Arc::new(Mutex::new(Vec::new()));
     let ring = bells.clone();
-    let ring = Box::new(move |bell: Bell| ring.lock().push(bell.previous()));
+    let ring = Box::new(move |hint: Hint| {
+        if let Hint::Bell(bell) = hint {
+            ring.lock().push(bell.previous());
+        }
+    });
     let inbox = DiskInbox::open(&dir.0, options(10), ring, fail_loudly()).expect("opens");
     inbox.book(&[claim("01")]).remove(0).expect("claimed");
     let first = mark_of(post(&inbox, "01", None, "1"));
@@ -355,7 +363,7 @@ fn the_newest_session_owns_the_inbox_and_its_end_is_its_own() {
 }
 
 fn slice_of_none() -> Reading {
-    Reading::Slice { entries: Vec::new(), last: Mark::default() }
+    Reading::Slice(Slice { entries: Vec::new(), upto: Mark::default(), acked: Seq(0), last: Mark::default() })
 }
 
 #[test]
@@ -405,8 +413,9 @@ fn a_payment_is_found_by_number_and_by_id() {
     let home = dir.open();
     let first = mark_of(post(&home, "01", Some("wx-1"), "1"));
     post(&home, "01", None, "1").expect("accepted");
-    let found =
-        |seq, status, id: Option<&str>| Some(Found { seq: Seq(seq), status, payment_id: id.map(str::to_owned) });
+    let found = |seq, status, id: Option<&str>| {
+        Some(Found { seq: Seq(seq), status, payment_id: id.map(str::to_owned), due_in: None })
+    };
     assert_eq!(home.find("01", Which::Seq(Seq(1))), found(1, Status::Accepted, Some("wx-1")));
     assert_eq!(home.find("01", Which::Seq(Seq(2))), found(2, Status::Accepted, None));
     let session = home.claim("01").session;
@@ -590,10 +599,11 @@ fn a_failed_fsync_is_unknown_to_all_and_ends_the_process() {
         file: Mutex::new(Some(Arc::new(file))),
         options: options(10),
         world: World::real(&std::env::temp_dir()),
+        doubt_before: 0,
         group: Group::new(),
         holders: Mutex::default(),
         sessions: AtomicU64::new(0),
-        ring: Box::new(|_| panic!("it was not stored")),
+        hint: Box::new(|_| panic!("it was not stored")),
         no_room: Seldom::default(),
         fatal: Box::new(move |why| told.lock().push(why)),
     };
@@ -659,11 +669,11 @@ fn a_file_of_another_format_is_left_alone() {
     drop(dir.open());
     let file = Database::open(dir.file()).expect("opens");
     let transaction = file.begin_write().expect("writes");
-    transaction.open_table(tables::META).expect("is there").insert("format", 2).expect("writes");
+    transaction.open_table(tables::META).expect("is there").insert("format", 9).expect("writes");
     transaction.commit().expect("commits");
     drop(file);
     let refusal = dir.refusal();
-    assert!(matches!(refusal, OpenError::Foreign { format: Some(2), .. }), "{refusal}");
+    assert!(matches!(refusal, OpenError::Foreign { format: Some(9), .. }), "{refusal}");
 
     let dir = Dir::new();
     std::fs::create_dir(&dir.0).expect("makes it");

@@ -1,10 +1,17 @@
 //! The file at one moment, for those who only read it: they wait for no commit.
 
-use super::tables::{ENTRIES, Fault, IDS, PENDING, STATES, State, entry_of, parse_stored, seen, state_of};
-use crate::inbox::{Ask, Backlog, Found, Query, Reading, Which};
+use super::tables::{
+    ENTRIES, Fault, IDS, LETTERS, PENDING, Place, STATES, State, corrupt, entry_of, letter_of, parse_place, place_of,
+    seen, state_of,
+};
+use crate::inbox::{Ask, Backlog, EXPIRY_GRACE, Found, Letters, Query, Reading, Slice, Status, Which, letter};
 use crate::payment::{ClientId, Mark, Seq};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata, TableError};
 use std::ops::Bound;
+use std::time::Duration;
+
+/// The most places that one reading goes through: those of dead letters bring nothing.
+const MOST_LOOKS: usize = 1_000;
 
 /// The tables, as the last commit left them.
 pub(super) struct View {
@@ -12,6 +19,14 @@ pub(super) struct View {
     pub(super) entries: ReadOnlyTable<(&'static str, u64), &'static [u8]>,
     pub(super) ids: ReadOnlyTable<(&'static str, &'static str), &'static [u8]>,
     pub(super) pending: ReadOnlyTable<&'static str, ()>,
+    pub(super) letters: ReadOnlyTable<(&'static str, u64), &'static [u8]>,
+}
+
+/// A payment that was looked up.
+pub(super) struct Looked {
+    pub(super) found: Found,
+    /// It is past its time, and no dead letter yet.
+    pub(super) due: bool,
 }
 
 impl View {
@@ -21,6 +36,7 @@ impl View {
             entries: at.open_table(ENTRIES)?,
             ids: at.open_table(IDS)?,
             pending: at.open_table(PENDING)?,
+            letters: at.open_table(LETTERS)?,
         })
     }
 
@@ -31,45 +47,88 @@ impl View {
             // Acknowledged, or before the first: nothing is left there to compare with.
             seq if seq < state.acked.seq || seq == Seq(0) => Ok(true),
             seq if seq == state.acked.seq => Ok(place == state.acked),
-            seq => Ok(entry_of(&self.entries, client, seq)?.entry.mark == place),
+            seq => Ok(place_of(&self.entries, client, seq)?.mark() == place),
         }
     }
 
-    pub(super) fn slice(&self, state: &State, ask: &Ask) -> Result<Reading, Fault> {
-        let first = ask.after.seq.max(state.acked.seq).next();
-        let (mut entries, mut bytes) = (Vec::new(), 0);
-        let places = (ask.client.as_str(), first.0)..=(ask.client.as_str(), state.last.seq.0);
-        for (place, row) in self.entries.range(places)?.take(ask.payments).enumerate() {
+    /// What lies behind a place, and what of it is past its time.
+    pub(super) fn slice(&self, state: &State, ask: &Ask, now: u64) -> Result<(Reading, Vec<Seq>), Fault> {
+        let from = if ask.after.seq > state.acked.seq { ask.after } else { state.acked };
+        let (mut entries, mut due, mut bytes, mut upto) = (Vec::new(), Vec::new(), 0, from);
+        let places = (ask.client.as_str(), from.seq.next().0)..=(ask.client.as_str(), state.last.seq.0);
+        let rows = if ask.payments == 0 { 0 } else { MOST_LOOKS };
+        for row in self.entries.range(places)?.take(rows) {
             let (_, text) = row?;
-            let entry = parse_stored(&ask.client, Seq(first.0 + place as u64), text.value())?.entry;
-            bytes += entry.parcel.as_bytes().len();
-            entries.push(entry);
-            if bytes > ask.bytes {
+            let place = parse_place(&ask.client, upto.seq.next(), text.value())?;
+            upto = place.mark();
+            match place {
+                Place::Tomb(_) => {}
+                Place::Payment(stored) if is_due(stored.entry.expires_at, now) => due.push(upto.seq),
+                Place::Payment(stored) => {
+                    bytes += stored.entry.parcel.as_bytes().len();
+                    entries.push(stored.entry);
+                }
+            }
+            if bytes > ask.bytes || entries.len() >= ask.payments {
                 break;
             }
         }
-        Ok(Reading::Slice { entries, last: state.last })
+        Ok((Reading::Slice(Slice { entries, upto, acked: state.acked.seq, last: state.last }), due))
     }
 
-    pub(super) fn look_up(&self, query: &Query, now: u64) -> Result<Option<Found>, Fault> {
+    pub(super) fn look_up(&self, query: &Query, now: u64) -> Result<Option<Looked>, Fault> {
         let client = &query.client;
         let Some(state) = state_of(&self.states, client)? else { return Ok(None) };
-        match &query.which {
-            Which::Seq(seq) if *seq == Seq(0) || *seq > state.last.seq => Ok(None),
-            Which::Seq(seq) if *seq <= state.acked.seq => {
-                Ok(Some(Found { seq: *seq, status: state.status(*seq), payment_id: None }))
-            }
-            Which::Seq(seq) => {
-                let parcel = entry_of(&self.entries, client, *seq)?.entry.parcel;
-                let payment_id = parcel.payment_id().map(str::to_owned);
-                Ok(Some(Found { seq: *seq, status: state.status(*seq), payment_id }))
-            }
-            Which::PaymentId(id) => {
-                let Some(seen) = seen(&self.ids, client, id.as_str(), state.born, now)? else { return Ok(None) };
-                let (seq, payment_id) = (seen.mark.seq, Some(id.as_str().to_owned()));
-                Ok(Some(Found { seq, status: state.status(seq), payment_id }))
-            }
+        let (seq, asked_by) = match &query.which {
+            Which::Seq(seq) => (*seq, None),
+            Which::PaymentId(id) => match seen(&self.ids, client, id.as_str(), state.born, now)? {
+                Some(seen) => (seen.mark.seq, Some(id.as_str().to_owned())),
+                None => return Ok(None),
+            },
+        };
+        if seq == Seq(0) || seq > state.last.seq {
+            return Ok(None);
         }
+        let (status, held) = match letter_of(&self.letters, client, seq)? {
+            Some(letter) => letter,
+            None if seq <= state.acked.seq => (Status::Acknowledged, None),
+            None => match place_of(&self.entries, client, seq)? {
+                Place::Payment(stored) => (Status::Accepted, Some(stored)),
+                Place::Tomb(_) => return Err(corrupt(client, &format!("dead letter {seq}"))),
+            },
+        };
+        let payment_id = asked_by.or_else(|| held.as_ref()?.entry.parcel.payment_id().map(str::to_owned));
+        let expires_at = held.map_or(0, |held| held.entry.expires_at);
+        let waits = status == Status::Accepted && expires_at > 0;
+        let due_in = waits.then(|| Duration::from_millis(expires_at.saturating_sub(now)) + EXPIRY_GRACE);
+        let found = Found { seq, status, payment_id, due_in };
+        Ok(Some(Looked { found, due: waits && is_due(expires_at, now) }))
+    }
+
+    pub(super) fn dead_letters(
+        &self,
+        client: &ClientId,
+        after: Seq,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Option<Letters>, Fault> {
+        if state_of(&self.states, client)?.is_none() {
+            return Ok(None);
+        }
+        let (mut letters, mut size) = (Vec::new(), 0);
+        for row in self.letters.range((client.as_str(), after.next().0)..=(client.as_str(), u64::MAX))? {
+            let (place, text) = row?;
+            let what = || corrupt(client, &format!("dead letter {}", place.value().1));
+            if !letter::status(text.value()).ok_or_else(what)?.is_dead_letter() {
+                continue;
+            }
+            if letters.len() >= most || size >= bytes {
+                return Ok(Some(Letters { letters, more: true }));
+            }
+            size += text.value().len();
+            letters.push(letter::parse(text.value()).ok_or_else(what)?.0);
+        }
+        Ok(Some(Letters { letters, more: false }))
     }
 
     pub(super) fn waiting(&self, after: Option<&ClientId>, most: usize) -> Result<Vec<ClientId>, Fault> {
@@ -103,4 +162,9 @@ impl View {
         let oldest = entry_of(&self.entries, client, state.acked.seq.next())?;
         Ok((state.pending(), oldest.entry.mark.accepted_at))
     }
+}
+
+/// Whether a payment is past its time.
+pub(super) fn is_due(expires_at: u64, now: u64) -> bool {
+    expires_at > 0 && expires_at <= now
 }

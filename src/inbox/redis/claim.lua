@@ -10,8 +10,8 @@ local now = now_ms()
 if now > tonumber(ARGV[5]) then return 'late' end
 if not s then
   local n = whole(now)
-  s = { born = n, epoch = n, last = '0', last_at = '0', acked = '0', acked_at = '0', tombs = '0',
-    bytes_in = '0', bytes_out = '0', waits = '0', session = '0' }
+  s = { born = n, epoch = n, last = '0', last_at = '0', acked = '0', acked_at = '0', bytes_in = '0',
+    gone = '0', bytes_gone = '0', tombs = '0', waits = '0', session = '0' }
 end
 check_length(s, KEYS[2])
 if since and s.owner and s.owner ~= '-' then
@@ -24,6 +24,8 @@ local before = s.owner
 s.session = whole(tonumber(s.session) + 1)
 s.token, s.owner = ARGV[1], ARGV[2]
 redis.call('HSET', KEYS[3], 'since', whole(now), 'address', ARGV[4])
+-- A session that was not released may have sent what it could not have written down.
+if before and before ~= '-' then redis.call('HSET', KEYS[3], 'doubt', s.last) end
 save_state(KEYS[1], s)
 if before and before ~= '-' and before ~= ARGV[2] then
   publish(channel_prefix .. string.match(before, '^[^/]+'), 'takeover ' .. ARGV[3] .. ' ' .. s.session)

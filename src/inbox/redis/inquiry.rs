@@ -34,7 +34,7 @@ pub(crate) struct Denied {
 }
 
 /// What scripts, lease and listings need; `KEY` is a client's.
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 29] = [
     "EVALSHA 0 1 KEY",
     "EVAL x 1 KEY",
     "SCRIPT LOAD x",
@@ -50,6 +50,8 @@ const COMMANDS: [&str; 26] = [
     "LRANGE KEY 0 0",
     "RPUSH KEY 1",
     "LTRIM KEY 0 0",
+    "LSET KEY 0 1",
+    "LPOP KEY",
     "HGET KEY 1",
     "HMGET KEY 1",
     "HSET KEY 1 1",
@@ -61,6 +63,7 @@ const COMMANDS: [&str; 26] = [
     "ZCARD KEY",
     "ZRANGE KEY 0 0",
     "ZREM KEY 1",
+    "ZRANGEBYSCORE KEY 0 0",
 ];
 const WAIT: &str = "WAIT 1 1";
 /// What nodes tell each other with, on a node's channel and on that of all.

@@ -1,14 +1,25 @@
 -- What became of a payment.
--- KEYS 1 state  2 inbox  [3 payment id]    ARGV 1 seq, where there is no payment id
--- Says {'none'}, or {'found', seq, status, entry if it is still held, else ''}.
+-- KEYS 1 state  2 inbox  3 dead letters  [4 payment id]    ARGV 1 seq, where there is no payment id
+-- Says {'none'}, or {'found', seq, status, entry or dead letter if it is still held, else '', owner, ms until it
+-- expires or ''}. The status is accepted, acknowledged, refused, expired, purged, retried/seq; or due: past its time,
+-- and no dead letter yet.
 local s = load_state(redis.call('GET', KEYS[1]))
 local seq = ARGV[1]
-if KEYS[3] then
+if KEYS[4] then
   local life
-  seq, life = string.match(redis.call('GET', KEYS[3]) or '', '^(%d+) %d+ (%d+) ')
+  seq, life = string.match(redis.call('GET', KEYS[4]) or '', '^(%d+) %d+ (%d+) ')
   if not s or life ~= s.born then seq = nil end
 end
 local n = tonumber(seq)
 if not s or not n or n < 1 or n > tonumber(s.last) then return { 'none' } end
-if n <= tonumber(s.acked) then return { 'found', seq, 'acknowledged', '' } end
-return { 'found', seq, 'accepted', redis.call('LINDEX', KEYS[2], whole(n - tonumber(s.acked) - 1)) or '' }
+local letter = redis.call('HGET', KEYS[3], seq)
+if letter then return { 'found', seq, letter_status(letter), letter, s.owner, '' } end
+if n <= tonumber(s.acked) then return { 'found', seq, 'acknowledged', '', s.owner, '' } end
+local entry = redis.call('LINDEX', KEYS[2], whole(n - tonumber(s.acked) - 1)) or ''
+local expires_at, status, left = string.match(entry, '^%d+ %d+ (%d+)'), 'accepted', ''
+if expires_at and expires_at ~= '0' then
+  left = tonumber(expires_at) - now_ms()
+  if left <= 0 then status = 'due' end
+  left = whole(math.max(left, 0))
+end
+return { 'found', seq, status, entry, s.owner, left }

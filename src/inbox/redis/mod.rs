@@ -5,10 +5,12 @@
 //!
 //! | key | holds |
 //! |---|---|
-//! | `payrelay:{01}:inbox` | list: `seq accepted_at expires_at bytes parcel` of `acked + 1 … last` |
+//! | `payrelay:{01}:inbox` | list: `seq accepted_at expires_at bytes parcel` of `acked + 1 … last`; a dead letter leaves `… 0 bytes -` |
 //! | `payrelay:{01}:state` | one line of fields, told in `state.lua` |
-//! | `payrelay:{01}:beside` | hash of what is seldom used: `since`, `address`, `wait:<seq>` |
+//! | `payrelay:{01}:beside` | hash of what is seldom used: `since`, `address`, `doubt`, `wait:<seq>` |
 //! | `payrelay:{01}:id:<payment id>` | `seq accepted_at born fingerprint`, for the dedup window |
+//! | `payrelay:{01}:dead` | hash: seq → dead letter, or what became of it; told in `dead.lua` |
+//! | `payrelay:{01}:letters`, `payrelay:{01}:words` | sorted set of those that are held; list of those that are not |
 //! | `payrelay:<db>:waiting` | sorted set: client → oldest `accepted_at` of inboxes that stay non-empty |
 //! | `payrelay:<db>:replicated` | written before each `WAIT`, with `--wait-replicas` only |
 //! | `payrelay:<db>:nodes`, `payrelay:<db>:lease:<name>` | set of names; boot id, five seconds long |
@@ -16,6 +18,7 @@
 //! Payments go through group commit on a connection of their own; so do the bookkeeper's notes,
 //! catch-up's readings, questions and the lease, so that none stands in another's way.
 
+mod burial;
 mod connection;
 pub(crate) mod durability;
 pub(crate) mod facts;
@@ -32,12 +35,13 @@ pub(crate) use names::{all_channel, node_channel};
 
 use super::group::Group;
 use super::{
-    Accepted, Ask, Backlog, Booked, Claim, Deposit, Error, Found, Health, Inbox, MAX_PER_CALL, Note, Owner, Query,
-    Reading, Record, Retired, Session, Status, Stored, Tended, Token, Which,
+    Accepted, Ask, Backlog, Booked, Claim, Deposit, Error, Found, Health, Inbox, Letters, MAX_PER_CALL, Note, Owner,
+    Query, Reading, Record, Retired, Retry, Session, Status, Stored, Tended, Token, Which,
 };
 use crate::doorbell::{Bell, Hint, parse_entry};
 use crate::metrics::{InboxMeters, LineMeters};
 use crate::payment::{ClientId, Entry, Seq};
+use burial::Burial;
 use connection::{Lines, NO_SCRIPT, Outage, Pipeline};
 use durability::Demands;
 use facts::Facts;
@@ -46,7 +50,7 @@ use names::Names;
 use parking_lot::Mutex;
 use redis::Value;
 use replicas::Replicas;
-use reply::{bytes, mark, number, read_booked, read_found, read_slice, senseless, text, texts};
+use reply::{Looked, bytes, mark, number, read_booked, read_found, read_slice, senseless, text, texts};
 use scripts::{Script, Scripts};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -225,17 +229,24 @@ impl RedisInbox {
     fn push_accept(&self, pipeline: &mut Pipeline, deposit: &Deposit, now_ms: &str) {
         let payment = &deposit.payment;
         let keys = self.names.client(&payment.client);
+        let life = payment.expires_in.map(|life| life.as_millis().to_string());
         let waiter = if deposit.receipt { self.options.node.as_bytes() } else { b"" };
         let mut args: Vec<&[u8]> = vec![now_ms.as_bytes(), payment.parcel.as_bytes(), self.me.as_bytes(), waiter];
         let (state, inbox, beside) = (keys.key("state"), keys.key("inbox"), keys.key("beside"));
         let mut all: Vec<&[u8]> = vec![state.as_bytes(), inbox.as_bytes(), beside.as_bytes()];
         match &payment.payment_id {
-            None => self.scripts.accept.call(pipeline, &all, &args),
+            None => {
+                if let Some(life) = &life {
+                    args.extend([b"", b"", life.as_bytes()]);
+                }
+                self.scripts.accept.call(pipeline, &all, &args);
+            }
             Some(id) => {
                 let id_key = keys.id(id.as_str());
                 let (print, window) = (payment.parcel.fingerprint(), self.options.dedup_window.as_millis().to_string());
                 all.push(id_key.as_bytes());
                 args.extend([print.as_bytes(), window.as_bytes()]);
+                args.extend(life.as_deref().map(str::as_bytes));
                 self.scripts.accept.call(pipeline, &all, &args);
             }
         }
@@ -250,7 +261,9 @@ impl RedisInbox {
                 let mark = mark(seq, at)?;
                 let accepted = Accepted { mark, duplicate: false, status: Status::Accepted, online: online(owner) };
                 let bell = (owner == self.me).then(|| {
-                    let entry = Entry { mark, parcel: deposit.payment.parcel.clone() };
+                    let life = deposit.payment.expires_in.map(|life| u64::try_from(life.as_millis()).unwrap_or(0));
+                    let expires_at = life.map_or(0, |life| mark.accepted_at.saturating_add(life));
+                    let entry = Entry { mark, expires_at, parcel: deposit.payment.parcel.clone() };
                     Bell {
                         client: deposit.payment.client.clone(),
                         previous_at: number(previous_at).unwrap_or(0),
@@ -261,8 +274,12 @@ impl RedisInbox {
                 Ok((accepted, bell))
             }
             ["duplicate", seq, at, word, owner] => {
-                let status = if word == "acknowledged" { Status::Acknowledged } else { Status::Accepted };
-                Ok((Accepted { mark: mark(seq, at)?, duplicate: true, status, online: online(owner) }, None))
+                let mark = mark(seq, at)?;
+                let status = match word {
+                    "due" => self.expire(&deposit.payment.client, mark.seq, owner),
+                    _ => Status::parse(word).ok_or_else(|| senseless(&line))?,
+                };
+                Ok((Accepted { mark, duplicate: true, status, online: online(owner) }, None))
             }
             ["full"] => Err(Error::InboxFull),
             ["reused"] => Err(Error::IdReused),
@@ -301,6 +318,17 @@ impl RedisInbox {
                 let keys = [state.as_bytes(), inbox.as_bytes(), beside.as_bytes()];
                 self.scripts.acknowledge.call(pipeline, &keys, &args);
             }
+            Note::Refuse { client, session, mark, reason } => {
+                let why = Burial::Nack { session, mark: *mark, reason };
+                self.push_burial(pipeline, client, mark.seq, &why);
+            }
+            Note::Sent { client, session, mark } => {
+                let keys = self.names.client(client);
+                let (state, inbox) = (keys.key("state"), keys.key("inbox"));
+                let numbers = [session.number, session.epoch, mark.seq.0, mark.accepted_at].map(|n| n.to_string());
+                let args: Vec<&[u8]> = numbers.iter().map(String::as_bytes).collect();
+                self.scripts.sent.call(pipeline, &[state.as_bytes(), inbox.as_bytes()], &args);
+            }
             Note::Release { client, session } => {
                 let keys = self.names.client(client);
                 let (state, beside) = (keys.key("state"), keys.key("beside"));
@@ -332,10 +360,10 @@ impl RedisInbox {
         let [state, beside, oldest] = replies else { return Err(senseless("too few replies")) };
         let Some(state) = text(state.as_ref().map_err(Clone::clone)?) else { return Ok(None) };
         let words: Vec<&str> = state.split(' ').collect();
-        let ["2", last, _, _, acked, tombs, _, _, _, _, _, _, _, owner] = words[..] else {
+        let ["2", last, _, _, acked, gone, _, tombs, _, _, _, _, _, _, owner] = words[..] else {
             return Err(senseless(&state));
         };
-        let (last, acked, tombs) = (number(last)?, number(acked)?, number(tombs)?);
+        let (last, acked, tombs, gone) = (number(last)?, number(acked)?, number(tombs)?, number(gone)?);
         let oldest = oldest.as_ref().map_err(Clone::clone)?;
         let beside = texts(beside.as_ref().map_err(Clone::clone)?);
         let owner = owner.split_once('/').filter(|_| self.lease.is_alive(owner)).map(|(node, _)| Owner {
@@ -348,6 +376,7 @@ impl RedisInbox {
             acked: Seq(acked),
             pending: last.saturating_sub(acked).saturating_sub(tombs),
             oldest_pending_at: bytes(oldest).and_then(parse_entry).map(|e| e.entry.mark.accepted_at),
+            dead_letters: acked.saturating_add(tombs).saturating_sub(gone),
             owner,
         }))
     }
@@ -364,7 +393,14 @@ impl RedisInbox {
             args.extend([payments.as_bytes(), bytes.as_bytes()]);
             script.call(pipeline, &[state.as_bytes(), inbox.as_bytes()], &args);
         };
-        self.call(&self.readings, asks, push).into_iter().map(|reply| read_slice(&reply?)).collect()
+        let replies = self.call(&self.readings, asks, push);
+        let readings: Vec<_> = replies.into_iter().map(|reply| read_slice(&reply?)).collect();
+        let due = |(ask, reading): (_, &Result<(_, Vec<Seq>), _>)| {
+            let seqs = reading.as_ref().map(|(_, due)| due.clone()).unwrap_or_default();
+            seqs.into_iter().map(move |seq| (ask, seq))
+        };
+        self.expire_unsent(&asks.iter().zip(&readings).flat_map(due).collect::<Vec<(&Ask, Seq)>>());
+        readings.into_iter().map(|reading| reading.map(|(reading, _)| reading)).collect()
     }
 
     /// Deletes what a retired client's payments were called by, a slice at a time.
@@ -398,7 +434,11 @@ impl Inbox for RedisInbox {
         let mut booked = Vec::with_capacity(notes.len());
         for notes in notes.chunks(MAX_PER_CALL) {
             let replies = self.call(&self.books, notes, |pipeline, note| self.push_note(pipeline, note));
-            booked.extend(notes.iter().zip(replies).map(|(note, reply)| read_booked(note, &reply?)));
+            booked.extend(notes.iter().zip(replies).map(|(note, reply)| {
+                let reply = reply?;
+                self.tell_burial(note, &reply);
+                read_booked(note, &reply)
+            }));
         }
         booked
     }
@@ -421,22 +461,35 @@ impl Inbox for RedisInbox {
     fn look_up(&self, queries: &[Query]) -> Vec<Result<Option<Found>, Error>> {
         let push = |pipeline: &mut Pipeline, query: &Query| {
             let keys = self.names.client(&query.client);
-            let (state, inbox) = (keys.key("state"), keys.key("inbox"));
+            let names = ["state", "inbox", "dead"].map(|name| keys.key(name));
+            let mut names: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
             let script = &self.scripts.look_up;
             match &query.which {
-                Which::Seq(seq) => {
-                    script.call(pipeline, &[state.as_bytes(), inbox.as_bytes()], &[seq.to_string().as_bytes()]);
-                }
+                Which::Seq(seq) => script.call(pipeline, &names, &[seq.to_string().as_bytes()]),
                 Which::PaymentId(id) => {
                     let id = keys.id(id.as_str());
-                    script.call(pipeline, &[state.as_bytes(), inbox.as_bytes(), id.as_bytes()], &[b""]);
+                    names.push(id.as_bytes());
+                    script.call(pipeline, &names, &[b""]);
                 }
             }
+        };
+        let judged = |query: &Query, looked: Looked| {
+            let Looked { mut found, owner, due } = looked;
+            if due {
+                found.status = self.expire(&query.client, found.seq, &owner);
+                found.due_in = found.due_in.filter(|_| found.status == Status::Accepted);
+            }
+            found
         };
         let mut found = Vec::with_capacity(queries.len());
         for queries in queries.chunks(MAX_PER_CALL) {
             let replies = self.call(&self.questions, queries, push);
-            found.extend(queries.iter().zip(replies).map(|(query, reply)| read_found(query, &reply?)));
+            found.extend(
+                queries
+                    .iter()
+                    .zip(replies)
+                    .map(|(query, reply)| Ok(read_found(query, &reply?)?.map(|looked| judged(query, looked)))),
+            );
         }
         found
     }
@@ -471,6 +524,22 @@ impl Inbox for RedisInbox {
         waiting::count(self)
     }
 
+    fn refuse(&self, client: &ClientId, seq: Seq, reason: &str) -> Result<Option<(Status, bool)>, Error> {
+        self.bury(client, seq, &Burial::Refuse { reason })
+    }
+
+    fn dead_letters(&self, client: &ClientId, after: Seq, most: usize, bytes: usize) -> Result<Option<Letters>, Error> {
+        self.letters_of(client, after, most, bytes)
+    }
+
+    fn retry(&self, client: &ClientId, seq: Seq) -> Result<Retry, Error> {
+        self.put_back(client, seq)
+    }
+
+    fn purge(&self, client: &ClientId, seq: Seq) -> Result<Option<Status>, Error> {
+        self.throw_away(client, seq)
+    }
+
     fn now_ms(&self) -> u64 {
         self.lease.now_ms()
     }
@@ -485,7 +554,7 @@ impl Inbox for RedisInbox {
 
     fn retire(&self, client: &ClientId, discard: bool) -> Result<Retired, Error> {
         let keys = self.names.client(client);
-        let names = ["state", "inbox", "beside", "dead"].map(|name| keys.key(name));
+        let names = ["state", "inbox", "beside", "dead", "letters", "words"].map(|name| keys.key(name));
         let flag: &[u8] = if discard { b"1" } else { b"0" };
         let args = [flag];
         let push = |pipeline: &mut Pipeline, (): &()| {
@@ -590,7 +659,11 @@ impl RedisInbox {
     /// Whether Redis answers, and runs our scripts: asks after a payment that no client has.
     fn probe(&self) -> Result<Value, Error> {
         let push = |pipeline: &mut Pipeline, (): &()| {
-            self.scripts.look_up.call(pipeline, &[b"payrelay:{}:state", b"payrelay:{}:inbox"], &[b"1"]);
+            self.scripts.look_up.call(
+                pipeline,
+                &[b"payrelay:{}:state", b"payrelay:{}:inbox", b"payrelay:{}:dead"],
+                &[b"1"],
+            );
         };
         self.call(&self.questions, &[()], push).pop().unwrap_or_else(|| Err(senseless("no reply")))
     }

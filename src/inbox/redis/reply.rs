@@ -1,7 +1,9 @@
 //! Reading what Redis and our scripts reply.
 
 use crate::doorbell::parse_entry;
-use crate::inbox::{Booked, Claimed, Error, Found, Note, Query, Reading, Session, Status, Which};
+use crate::inbox::{
+    Booked, Claimed, EXPIRY_GRACE, Error, Found, Letters, Note, Query, Reading, Session, Slice, Status, Which, letter,
+};
 use crate::payment::{Mark, Seq};
 use redis::Value;
 use std::borrow::Cow;
@@ -16,6 +18,10 @@ pub(super) fn read_booked(note: &Note, reply: &Value) -> Result<Booked, Error> {
         (_, ["rolled_back"]) => Ok(Booked::RolledBack),
         (_, ["released"]) => Ok(Booked::Released),
         (_, ["acknowledged", acked]) => Ok(Booked::Acknowledged(Seq(number(acked)?))),
+        (_, ["passed", acked]) => Ok(Booked::Passed(Seq(number(acked)?))),
+        (_, ["noted"]) => Ok(Booked::Noted),
+        (_, ["buried" | "kept", "refused"]) => Ok(Booked::Refused),
+        (_, ["kept", _]) => Ok(Booked::Settled),
         (_, ["soon", ms]) => Ok(Booked::TooSoon(Duration::from_millis(number(ms)?))),
         (_, ["late"]) => Err(Error::away("no time was left")),
         (Note::Claim(claim), ["claimed", session, acked, acked_at, last, last_at, epoch, pending]) => {
@@ -27,37 +33,78 @@ pub(super) fn read_booked(note: &Note, reply: &Value) -> Result<Booked, Error> {
     }
 }
 
-/// What lies behind a place.
-pub(super) fn read_slice(reply: &Value) -> Result<Reading, Error> {
+/// What lies behind a place, and what of it is past its time.
+pub(super) fn read_slice(reply: &Value) -> Result<(Reading, Vec<Seq>), Error> {
     let Value::Array(parts) = reply else { return Err(senseless("not a slice")) };
     let word = |i: usize| parts.get(i).and_then(text).unwrap_or_default();
     match &*word(0) {
-        "replaced" => Ok(Reading::Replaced),
-        "rolled_back" => Ok(Reading::RolledBack),
+        "replaced" => Ok((Reading::Replaced, Vec::new())),
+        "rolled_back" => Ok((Reading::RolledBack, Vec::new())),
         "slice" => {
-            let last = mark(&word(1), &word(2))?;
-            let entries = parts.iter().skip(3).map(|part| bytes(part).and_then(parse_entry).map(|e| e.entry));
+            let (last, upto, acked) = (mark(&word(1), &word(2))?, mark(&word(4), &word(5))?, Seq(number(&word(3))?));
+            let due = word(6).split_ascii_whitespace().map(|seq| number(seq).map(Seq)).collect::<Result<_, _>>()?;
+            let entries = parts.iter().skip(7).map(|part| bytes(part).and_then(parse_entry).map(|e| e.entry));
             let entries: Option<Vec<_>> = entries.collect();
-            Ok(Reading::Slice { entries: entries.ok_or_else(|| senseless("an entry is not readable"))?, last })
+            let entries = entries.ok_or_else(|| senseless("an entry is not readable"))?;
+            Ok((Reading::Slice(Slice { entries, upto, acked, last }), due))
         }
         other => Err(senseless(other)),
     }
 }
 
+/// A payment that was looked up.
+pub(super) struct Looked {
+    pub(super) found: Found,
+    /// Its client's `node/boot`, or `-`.
+    pub(super) owner: String,
+    /// It is past its time, and no dead letter yet.
+    pub(super) due: bool,
+}
+
 /// What became of a payment.
-pub(super) fn read_found(query: &Query, reply: &Value) -> Result<Option<Found>, Error> {
+pub(super) fn read_found(query: &Query, reply: &Value) -> Result<Option<Looked>, Error> {
     let Value::Array(parts) = reply else { return Err(senseless("not an answer")) };
     let word = |i: usize| parts.get(i).and_then(text).unwrap_or_default();
     if word(0) == "none" {
         return Ok(None);
     }
-    let held = parts.get(3).and_then(bytes).and_then(parse_entry);
+    let held = parts.get(3).and_then(bytes);
+    let held = held.and_then(|text| parse_entry(text).or_else(|| letter::parse(text).map(|(_, stored)| stored)));
     let payment_id = match &query.which {
         Which::PaymentId(id) => Some(id.as_str().to_owned()),
         Which::Seq(_) => held.and_then(|e| e.entry.parcel.payment_id().map(str::to_owned)),
     };
-    let status = if word(2) == "acknowledged" { Status::Acknowledged } else { Status::Accepted };
-    Ok(Some(Found { seq: Seq(number(&word(1))?), status, payment_id }))
+    let due = word(2) == "due";
+    let status = if due { Some(Status::Accepted) } else { Status::parse(&word(2)) };
+    let status = status.ok_or_else(|| senseless(&word(2)))?;
+    let due_in = word(5).parse().ok().map(|ms| Duration::from_millis(ms) + EXPIRY_GRACE);
+    let found = Found { seq: Seq(number(&word(1))?), status, payment_id, due_in };
+    Ok(Some(Looked { found, owner: word(4).into_owned(), due }))
+}
+
+/// What a burial came to: the status now, and whether it was this that made it so.
+pub(super) fn read_burial(reply: &Value) -> Result<Option<(Status, bool)>, Error> {
+    let line = text(reply).unwrap_or_default();
+    let status = |word| Status::parse(word).ok_or_else(|| senseless(&line));
+    match line.split_once(' ') {
+        Some(("buried", word)) => Ok(Some((status(word)?, true))),
+        Some(("kept", word)) => Ok(Some((status(word)?, false))),
+        None if line == "none" => Ok(None),
+        _ => Err(senseless(&line)),
+    }
+}
+
+/// A page of dead letters.
+pub(super) fn read_letters(reply: &Value) -> Result<Option<Letters>, Error> {
+    let Value::Array(parts) = reply else { return Err(senseless("no letters")) };
+    match parts.first().and_then(text).as_deref() {
+        Some("none") => return Ok(None),
+        Some("letters") => {}
+        other => return Err(senseless(other.unwrap_or_default())),
+    }
+    let more = parts.get(1).and_then(text).as_deref() == Some("1");
+    let letters = parts.iter().skip(2).map(|part| Some(letter::parse(bytes(part)?)?.0)).collect::<Option<Vec<_>>>();
+    Ok(Some(Letters { letters: letters.ok_or_else(|| senseless("a dead letter is not readable"))?, more }))
 }
 
 /// A reply that none of our scripts gives.

@@ -1,5 +1,5 @@
 -- Forgets a client. What it was called by (payment ids) is swept up after this.
--- KEYS 1 state  2 inbox  3 beside  4 dead letters    ARGV 1 '1' to discard what is pending
+-- KEYS 1 state  2 inbox  3 beside  4 dead letters  5 their order  6 their words    ARGV 1 '1' to discard what is pending
 -- Says 'unknown', 'pending n' or 'retired'.
 -- What cannot be read can at least be discarded.
 local readable, s = pcall(function() return load_state(redis.call('GET', KEYS[1])) end)
@@ -9,5 +9,5 @@ if ARGV[1] ~= '1' then
   local pending = tonumber(s.last) - tonumber(s.acked) - tonumber(s.tombs)
   if pending > 0 then return 'pending ' .. whole(pending) end
 end
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6])
 return 'retired'

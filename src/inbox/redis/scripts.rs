@@ -1,9 +1,10 @@
 //! The scripts: one for each operation, each touching one client's keys only.
 
 use super::connection::Pipeline;
-use crate::inbox::MAX_INBOX_BYTES;
+use crate::inbox::{EXPIRY_GRACE, MAX_INBOX_BYTES};
 
 const STATE: &str = include_str!("state.lua");
+const DEAD: &str = include_str!("dead.lua");
 
 /// A script as Redis keeps it.
 pub(super) struct Script {
@@ -41,6 +42,11 @@ pub(super) struct Scripts {
     pub(super) forget_id: Script,
     pub(super) look_up: Script,
     pub(super) retire: Script,
+    pub(super) bury: Script,
+    pub(super) sent: Script,
+    pub(super) letters: Script,
+    pub(super) retry: Script,
+    pub(super) purge: Script,
 }
 
 impl Scripts {
@@ -52,6 +58,7 @@ impl Scripts {
         // nobody in, take no acknowledgement, and never drain.
         let draining =
             |body: &str| Script::new("#!lua flags=allow-oom", &["local may_write = true\n", &channels, STATE, body]);
+        let grace = format!("local expiry_grace = {}\n", EXPIRY_GRACE.as_millis());
         // These go on where Redis takes no writes at all, for its disk is full.
         let looking = |body: &str| Script::new("#!lua flags=no-writes", &["local may_write = false\n", STATE, body]);
         Scripts {
@@ -61,13 +68,22 @@ impl Scripts {
             release: draining(include_str!("release.lua")),
             read: looking(include_str!("read.lua")),
             read_and_mend: draining(include_str!("read.lua")),
-            look_up: looking(include_str!("look_up.lua")),
+            look_up: looking(&[DEAD, include_str!("look_up.lua")].concat()),
             forget_id: draining(include_str!("forget_id.lua")),
             retire: draining(include_str!("retire.lua")),
+            bury: draining(&[&grace, DEAD, include_str!("bury.lua")].concat()),
+            sent: draining(include_str!("sent.lua")),
+            letters: looking(include_str!("letters.lua")),
+            // It stores a payment, and may be refused for lack of memory like accepting one.
+            retry: Script::new(
+                "#!lua",
+                &[&channels, "local may_write = true\n", STATE, DEAD, include_str!("retry.lua")],
+            ),
+            purge: draining(&[DEAD, include_str!("purge.lua")].concat()),
         }
     }
 
-    fn all(&self) -> [&Script; 9] {
+    fn all(&self) -> [&Script; 14] {
         [
             &self.accept,
             &self.claim,
@@ -78,6 +94,11 @@ impl Scripts {
             &self.look_up,
             &self.forget_id,
             &self.retire,
+            &self.bury,
+            &self.sent,
+            &self.letters,
+            &self.retry,
+            &self.purge,
         ]
     }
 

@@ -1,10 +1,12 @@
 -- The state of one client: how it is written, and who may speak for it. Goes before every script
 -- but accept.lua, which is the hot one and takes the line apart itself.
 --
--- 2 last last_at bytes_in acked tombs bytes_out acked_at waits born epoch session token owner
+-- 2 last last_at bytes_in acked gone bytes_gone tombs acked_at waits born epoch session token owner
 --   2                 the version of this format
 --   last, last_at     the newest payment's seq and accepted_at
---   bytes_in, _out    of all parcels that ever entered, that ever left
+--   bytes_in          of all parcels that ever entered
+--   gone, bytes_gone  how many payments count no more: acknowledged, or dead letters that were purged or put back;
+--                     and the bytes of their parcels. So last - gone wait or are held as dead letters
 --   acked, acked_at   seq and accepted_at of the newest one that left the inbox
 --   tombs             dead letters' places between acked and last
 --   waits             how many `wait:<seq>` fields stand in the hash beside
@@ -16,9 +18,9 @@
 local function load_state(text)
   if not text then return nil end
   local s = {}
-  s.last, s.last_at, s.bytes_in, s.acked, s.tombs, s.bytes_out, s.acked_at, s.waits, s.born, s.epoch,
+  s.last, s.last_at, s.bytes_in, s.acked, s.gone, s.bytes_gone, s.tombs, s.acked_at, s.waits, s.born, s.epoch,
     s.session, s.token, s.owner = string.match(text,
-    '^2 (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%S+)$')
+    '^2 (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%S+)$')
   if not s.owner then error('the state of a client is not readable') end
   return s
 end
@@ -27,8 +29,8 @@ end
 local function whole(number) return string.format('%.0f', number) end
 
 local function save_state(key, s)
-  redis.call('SET', key, table.concat({ '2', s.last, s.last_at, s.bytes_in, s.acked, s.tombs, s.bytes_out,
-    s.acked_at, s.waits, s.born, s.epoch, s.session, s.token, s.owner }, ' '))
+  redis.call('SET', key, table.concat({ '2', s.last, s.last_at, s.bytes_in, s.acked, s.gone, s.bytes_gone,
+    s.tombs, s.acked_at, s.waits, s.born, s.epoch, s.session, s.token, s.owner }, ' '))
 end
 
 -- A message is only a hint: that it cannot be sent must not stop a script half-way.
@@ -46,11 +48,32 @@ local function check_length(s, inbox)
   end
 end
 
+-- Whether a place is a dead letter's: `seq accepted_at 0 bytes -`. No parcel ends so.
+local function is_tomb(entry) return string.sub(entry, -2) == ' -' end
+
+local function parcel_bytes(entry)
+  local prefix = string.match(entry, '^%d+ %d+ %S+ %d+ ')
+  if not prefix then error('an inbox holds what is no payment') end
+  return #entry - #prefix
+end
+
+-- Lets the places of dead letters go that have come to stand at the head: so the head is always a payment.
+local function drop_tombs(s, inbox)
+  while s.tombs ~= '0' do
+    local heads, count = redis.call('LRANGE', inbox, 0, 99), 0
+    while heads[count + 1] and is_tomb(heads[count + 1]) do count = count + 1 end
+    if count == 0 then return end
+    redis.call('LTRIM', inbox, whole(count), -1)
+    s.acked_at = string.match(heads[count], '^%d+ (%d+)')
+    s.acked, s.tombs = whole(tonumber(s.acked) + count), whole(math.max(tonumber(s.tombs) - count, 0))
+  end
+end
+
 -- Seq, accepted_at and the bytes up to a payment between acked and last.
 local function place(s, inbox, seq)
   local entry = redis.call('LINDEX', inbox, whole(seq - tonumber(s.acked) - 1))
   if not entry then error('an inbox lacks a payment that its state names') end
-  local n, at, bytes = string.match(entry, '^(%d+) (%d+) %d+ (%d+) ')
+  local n, at, bytes = string.match(entry, '^(%d+) (%d+) %S+ (%d+) ')
   if tonumber(n) ~= seq then error('an inbox holds a payment in another place') end
   return at, bytes
 end
