@@ -12,7 +12,7 @@ on_both_inboxes!(
     hello_to_bye_in_each_framing,
     a_client_moves_between_framings,
     the_longest_payment_goes_over_u32be,
-    a_payment_too_long_for_u16be_waits_for_another_framing,
+    a_payment_too_long_for_u16be_becomes_a_dead_letter,
 );
 
 const ALL: [&str; 6] = ["--tcp", "127.0.0.1:0", "--tcp", "u16be@127.0.0.1:0", "--tcp", "u32be@127.0.0.1:0"];
@@ -108,7 +108,7 @@ fn the_longest_payment_goes_over_u32be(home: Home) {
     assert_eq!(payment.msg_text().into_bytes(), body);
 }
 
-fn a_payment_too_long_for_u16be_waits_for_another_framing(home: Home) {
+fn a_payment_too_long_for_u16be_becomes_a_dead_letter(home: Home) {
     let node = Node::with(home, &ALL);
 
     node.accept("01", "1");
@@ -121,28 +121,35 @@ fn a_payment_too_long_for_u16be_waits_for_another_framing(home: Home) {
     let fits = text_of(65_535 - overhead - 2);
     assert_eq!(node.accept("01", &fits), 3);
     assert_eq!(client.expect_payment(3, &fits).frame.line.len(), 65_535);
-    // … and one byte more: it stays, and what is behind it, and nothing is lost or tried over and over.
+    // … and one byte more: whoever waits for it hears that it is refused, and those behind it go on, whether the bell
+    // brings them or the inbox.
     let too_long = text_of(65_535 - overhead - 1);
-    assert_eq!(node.accept("01", &too_long), 4);
+    let answer = node.request(
+        "POST",
+        "/v1/payments?wait=30",
+        &[("Content-Type", "application/json")],
+        format!(r#"{{"client":"01","msg":{too_long}}}"#).as_bytes(),
+    );
+    assert_eq!(answer.expect(200).json()["status"], "refused");
     assert_eq!(node.accept("01", "5"), 5);
-    let told = |node: &Node| node.log().matches("payment 4 is too long for u16be").count();
-    eventually("it is told", || told(&node) == 1);
-    client.ack(1);
-    client.ack(3);
-    node.expect_acknowledged("01", 3);
-    client.expect_nothing_but_pings(harness::QUIET);
-    assert_eq!(told(&node), 1, "told once");
-    assert_eq!(node.about("01")["pending"], 2);
-
-    // The connection goes on, and another framing takes it all.
-    client.send_line(r#"{"type":"ping"}"#);
-    expect_pong(&mut client);
-    let mut lines = node.client_in(Framing::Lines, "01", "");
-    client.expect_error("replaced");
-    lines.expect_payment(4, &too_long);
-    lines.expect_payment(5, "5");
-    lines.ack(5);
+    client.expect_payment(5, "5");
+    client.ack(5);
     node.expect_acknowledged("01", 5);
+    client.send_line(r#"{"type":"bye"}"#);
+    drop(client);
+    assert_eq!(node.accept("01", &too_long), 6);
+    assert_eq!(node.accept("01", "7"), 7);
+    let mut client = node.client_in(Framing::U16be, "01", "");
+    client.expect_payment(7, "7");
+    client.ack(7);
+
+    // Nothing is lost: an operator finds both, with their reason.
+    let letters = || node.get("/v1/clients/01/dead-letters").json()["dead_letters"].clone();
+    eventually("both are dead letters", || letters().as_array().map(Vec::len) == Some(2));
+    for (letter, seq) in letters().as_array().expect("a list").iter().zip([4, 6]) {
+        assert_eq!((&letter["seq"], &letter["status"]), (&seq.into(), &"refused".into()));
+        assert_eq!(letter["reason"], "too_large_for_framing");
+    }
 }
 
 #[test]

@@ -92,8 +92,6 @@ struct Inner {
     to_book: Words,
     /// How far the bookkeeper knows of it.
     booked: Booking,
-    /// The newest payment that this connection's framing had no room for.
-    misfit: Seq,
     /// The newest payment that was known to be waited for when its bell rang; 0 once it is acknowledged.
     awaited: Seq,
 }
@@ -140,7 +138,6 @@ impl Connection {
             acked: Seq(0),
             to_book: Words::default(),
             booked: Booking::No,
-            misfit: Seq(0),
             awaited: Seq(0),
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -383,13 +380,13 @@ impl Connection {
         self.shared.metrics.rolled_back();
     }
 
-    /// Whether the socket took all of it; where not, the drainer has the client.
+    /// Whether the next may follow; where not, the drainer has the client, or nobody any more.
     fn send_payment(self: &Arc<Self>, inner: &mut Inner, entry: &Entry, way: Way) -> bool {
         let mut frame = self.framing.begin(entry.frame_bytes());
         entry.write_frame(&mut frame);
         if self.framing.end(&mut frame).is_err() {
-            self.does_not_fit(inner, entry);
-            return false;
+            self.does_not_fit(inner, entry.mark);
+            return true;
         }
         let bytes = entry.frame_bytes();
         match self.write(inner, &frame, |taken| Owed::of(frame[taken..].into(), 0)) {
@@ -423,19 +420,12 @@ impl Connection {
         }
     }
 
-    /// The next payment is longer than this connection's framing can tell. It stays in the inbox, and those after it
-    /// with it, for a connection of another framing: only an ack or a check has it tried again.
-    fn does_not_fit(&self, inner: &mut Inner, entry: &Entry) {
-        inner.delivery.halt();
-        let seq = entry.mark.seq;
-        if inner.misfit != seq {
-            inner.misfit = seq;
-            log::error!(
-                "{}: payment {seq} is too long for {}; it waits, with all behind it, until this client comes with another framing",
-                self.client,
-                self.framing
-            );
-        }
+    /// The next payment is longer than this connection's framing can tell: it becomes a dead letter, and those behind
+    /// it go on.
+    fn does_not_fit(self: &Arc<Self>, inner: &mut Inner, mark: Mark) {
+        log::warn!("{}: payment {} is too long for {}: refused, a dead letter", self.client, mark.seq, self.framing);
+        inner.delivery.passed_over(mark);
+        self.refuse_locked(inner, mark, "too_large_for_framing".to_owned());
     }
 
     fn auto_ack(self: &Arc<Self>, inner: &mut Inner, mark: Option<Mark>) {

@@ -350,13 +350,10 @@ impl Delivery {
         }
     }
 
-    /// The next payment cannot go out on this connection: nobody sends until an ack or a check.
-    pub(crate) fn halt(&mut self) {
-        let checks = self.phase == Phase::CatchUp && self.check;
-        self.fall_behind();
-        if !checks {
-            self.phase = Phase::WindowFull;
-        }
+    /// The next payment cannot go over this wire at all, and is not waited for.
+    pub(crate) fn passed_over(&mut self, mark: Mark) {
+        self.sent = mark;
+        self.newest = self.newest.max(mark.seq);
     }
 
     /// The client says that everything up to `seq` is done. `None`: nothing new, or nothing that
