@@ -222,14 +222,20 @@ impl Bookkeeper {
             && let Some(item) = kept.pop_front()
         {
             if client_of(&item).is_some_and(|client| full.contains(client)) {
-                again.push_back(item);
+                // A hello that has waited long enough is told so, whatever stands before it.
+                if !matches!(item, Item::Claim(..)) || still_makes_sense(&item) {
+                    again.push_back(item);
+                }
                 continue;
             }
             let Some(saying) = saying(item) else { continue };
             let before = notes.len();
             saying.push_notes(&mut notes);
+            // A connection speaks once in a round: what is put back would else get out of its order.
             if let Saying::Words { from, words, .. } = &saying
-                && (from.has_more() || words.iter().any(|word| matches!(word, Word::Refuse { .. })))
+                && (matches!(from, Speaker::Connected(_))
+                    || from.has_more()
+                    || words.iter().any(|word| matches!(word, Word::Refuse { .. })))
             {
                 full.insert(from.client().clone());
             }
@@ -248,9 +254,14 @@ impl Bookkeeper {
             away |= outcomes.iter().any(|outcome| outcome.as_ref().is_err_and(Error::passes));
             refused.extend(self.settle(saying, outcomes, later));
         }
-        refused.append(&mut again);
-        refused.append(kept);
-        *kept = refused;
+        again.append(kept);
+        // Whoever has more to say goes to the end, before what else there is of the same client: others come first.
+        let busy: HashSet<ClientId> = refused.iter().filter_map(client_of).cloned().collect();
+        let behind = |item: &Item| client_of(item).is_some_and(|client| busy.contains(client));
+        let (mut behind, mut others): (VecDeque<_>, VecDeque<_>) = again.into_iter().partition(behind);
+        others.append(&mut refused);
+        others.append(&mut behind);
+        *kept = others;
         away
     }
 

@@ -2,8 +2,9 @@
 mod harness;
 
 use harness::node::{JSON, envelope};
-use harness::{Deployment, Home, Node, PATIENCE, eventually, on_both_inboxes};
+use harness::{Deployment, Home, Node, PATIENCE, Redis, eventually, on_both_inboxes};
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 on_both_inboxes!(
     what_expired_before_its_client_came_is_not_delivered,
@@ -152,4 +153,28 @@ fn a_killed_nodes_client_protects_nothing(home: Home) {
         here.restart();
     }
     assert_eq!(expect_expired(there, 1)["maybe_delivered"], true);
+}
+
+#[test]
+fn an_ack_never_passes_over_one_that_could_not_be_put_aside() {
+    let redis = Redis::start();
+    let node = Node::on(&redis, "n1", &[]);
+    let mut client = node.client_with("01", r#""window":1"#);
+    node.accept("01", "1");
+    client.expect_payment(1, "1");
+    assert_eq!(accept_brief(&node, "2"), 2);
+    node.accept("01", "3");
+    // Nobody may look at it meanwhile: whoever looks puts it aside.
+    let posted = Instant::now();
+    eventually("its time is over", || posted.elapsed() > Duration::from_millis(2500));
+
+    // Redis answers, but takes no writes: the payment behind the expired one has to wait as well.
+    redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]).expect_ok();
+    client.ack(1);
+    client.expect_nothing_but_pings(harness::QUIET);
+    redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]).expect_ok();
+    client.expect_payment(3, "3");
+    client.ack(3);
+    node.expect_acknowledged("01", 3);
+    assert_eq!(node.status("01", 2), "expired");
 }

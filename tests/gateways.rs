@@ -362,9 +362,21 @@ impl Scene {
     }
 
     #[track_caller]
-    fn expect_acknowledged(&self, seq: u64) {
+    fn expect_status(&self, seq: u64, status: &str) {
         let path = format!("/v1/clients/01/payments/{seq}");
-        eventually("it is acknowledged", || self.get(&path).field("status") == "acknowledged");
+        eventually(&format!("it is {status}"), || self.get(&path).field("status") == status);
+    }
+
+    #[track_caller]
+    fn expect_acknowledged(&self, seq: u64) {
+        self.expect_status(seq, "acknowledged");
+    }
+
+    /// An operator puts a dead letter back.
+    #[track_caller]
+    fn retry(&self, seq: u64) {
+        let path = format!("/v1/clients/01/dead-letters/{seq}/retry");
+        self.node().request("POST", &path, &[("Authorization", "Bearer a-key-of-this-test")], b"").expect(202);
     }
 
     #[track_caller]
@@ -397,6 +409,10 @@ fn stored(gateway: &Gateway, home: Home, door: &str) {
     gateway.expect_success(&gateway.post(node, gateway.body, 2));
     let second = gateway.expect_arrival(&mut client, 2, gateway.body, 2);
     assert_ne!(first.payment_id, second.payment_id);
+    // Whatever becomes of it, the gateway need not send it again.
+    client.send_line(r#"{"type":"nack","seq":2,"reason":"unknown order"}"#);
+    scene.expect_status(2, "refused");
+    gateway.expect_success(&gateway.post(node, gateway.again, 2));
     client.expect_nothing_but_pings(harness::QUIET);
 
     // What became of it can be asked.
@@ -438,6 +454,23 @@ fn acknowledged(gateway: &Gateway, home: Home, door: &str) {
     if scene.nodes.len() == 1 {
         scene.expect_count(r#"payrelay_requests_refused_total{code="not_acknowledged"}"#, 1);
     }
+
+    // Refused, it fails at once, and so does a repeat; put back, a repeat waits for it under its new seq.
+    let mut waiter = gateway.ask(node, gateway.body, 3);
+    gateway.expect_arrival(&mut client, 3, gateway.body, 3);
+    let asked = Instant::now();
+    client.send_line(r#"{"type":"nack","seq":3,"reason":"unknown order"}"#);
+    gateway.expect_failure(&waiter.answer());
+    gateway.expect_failure(&gateway.post(scene.node(), gateway.again, 3));
+    assert!(asked.elapsed() < Duration::from_secs(3), "a refusal is not waited for");
+    scene.retry(3);
+    gateway.expect_arrival(&mut client, 4, gateway.body, 3);
+    let mut repeat = gateway.ask(node, gateway.again, 3);
+    client.expect_nothing_but_pings(harness::QUIET);
+    client.ack(4);
+    gateway.expect_success(&repeat.answer());
+    gateway.expect_success(&gateway.post(node, gateway.again, 3));
+    scene.expect_stored(4);
 }
 
 #[test]

@@ -12,6 +12,7 @@ on_both_inboxes!(
     the_query_carries_the_rest,
     a_repeat_is_stored_once,
     a_bad_query_is_refused,
+    a_content_type_has_a_length,
 );
 
 fn post(node: &Node, content_type: &str, body: &[u8]) -> Answer {
@@ -136,4 +137,12 @@ fn a_bad_query_is_refused(home: Home) {
     let different = [("Content-Type", "text/plain"), ("Idempotency-Key", "wx-2")];
     node.request("POST", "/v1/clients/01/payments?payment_id=wx-1", &different, b"x").expect_any_problem(400);
     node.expect_unknown("01");
+}
+
+fn a_content_type_has_a_length(home: Home) {
+    let node = Node::start(home);
+    let of = |bytes: usize| format!("text/{}", "x".repeat(bytes - "text/".len()));
+    assert_eq!(post(&node, &of(1024), b"1").expect(202).seq(), 1);
+    post(&node, &of(1025), b"1").expect_problem(400, "bad_request");
+    assert_eq!(post(&node, "text/plain", b"1").expect(202).seq(), 2);
 }

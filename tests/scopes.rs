@@ -25,7 +25,7 @@ const fn case(method: &'static str, path: &'static str, scope: &'static str, sta
 }
 
 /// Every route of the contract, and what is none.
-const CASES: [Case; 31] = [
+const CASES: [Case; 36] = [
     case("POST", "/v1/payments", "send", 202),
     case("POST", "/v1/payments?wait=0", "send", 400),
     case("POST", "/v1/clients/01/payments", "send", 202),
@@ -39,6 +39,11 @@ const CASES: [Case; 31] = [
     case("HEAD", "/v1/clients/01", "read", 200),
     case("GET", "/v1/clients/02", "read", 404),
     case("GET", "/metrics", "read", 200),
+    case("GET", "/v1/clients/01/dead-letters", "read", 200),
+    case("HEAD", "/v1/clients/01/dead-letters", "read", 200),
+    case("DELETE", "/v1/clients/01/payments/4000", "admin", 404),
+    case("POST", "/v1/clients/01/dead-letters/4000/retry", "admin", 404),
+    case("DELETE", "/v1/clients/01/dead-letters/4000", "admin", 404),
     case("DELETE", "/v1/clients/01/connection", "admin", 404),
     case("DELETE", "/v1/clients/01", "admin", 409),
     case("DELETE", "/v1/clients/02?discard=true", "admin", 404),
@@ -92,7 +97,7 @@ fn ask(node: &Node, case: &Case, authorization: &[&str]) -> http::Answer {
     let mut headers: Vec<_> = authorization.iter().map(|&value| ("Authorization", value)).collect();
     let body = match case.method {
         "POST" if case.path.starts_with("/v1/broadcasts") => r#"{"msg":1}"#.to_owned(),
-        "POST" => envelope("01", "1", None),
+        "POST" if !case.path.ends_with("/retry") => envelope("01", "1", None),
         _ => String::new(),
     };
     headers.push(("Content-Type", "application/json"));

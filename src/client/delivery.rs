@@ -293,7 +293,7 @@ impl Delivery {
 
     /// Whether an entry that was read may be sent.
     pub(crate) fn offer(&self, entry: &Entry) -> Offer {
-        if entry.mark.seq <= self.sent.seq {
+        if entry.mark.seq <= self.sent.seq || self.dead.contains(&entry.mark.seq) {
             Offer::Skip
         } else if self.has_room(entry.frame_bytes()) {
             Offer::Send

@@ -51,17 +51,24 @@ impl Words {
     pub(crate) fn push(&mut self, word: Word) {
         match (self.0.back_mut(), word) {
             (Some(Word::Ack { mark, payments }), Word::Ack { mark: newer, payments: more }) => {
-                *mark = newer;
+                // What was put back may be older than what came meanwhile.
+                if newer.seq > mark.seq {
+                    *mark = newer;
+                }
                 *payments += more;
             }
             (_, word) => self.0.push_back(word),
         }
     }
 
-    /// Takes what may be stored together: nothing behind a refusal, which must be stored before it.
+    /// Takes what may be stored together: no acknowledgement behind a refusal, which must be stored before it.
     pub(crate) fn take_next(&mut self) -> Words {
-        let refusal = self.0.iter().position(|word| matches!(word, Word::Refuse { .. }));
-        let count = refusal.map_or(self.0.len(), |at| at + 1).min(MAX_AT_ONCE);
+        let mut refused = false;
+        let mut passes = |word: &Word| {
+            refused |= matches!(word, Word::Refuse { .. });
+            !(refused && matches!(word, Word::Ack { .. }))
+        };
+        let count = self.0.iter().take(MAX_AT_ONCE).take_while(|word| passes(word)).count();
         Words(self.0.drain(..count).collect())
     }
 
@@ -123,6 +130,25 @@ mod tests {
         words.push(ack(4, 1));
         words.put_back(taken);
         assert_eq!(words, said(&[ack(1, 1), refuse(2), refuse(3), ack(4, 1)]));
+    }
+
+    #[test]
+    fn refusals_that_follow_each_other_are_stored_together() {
+        let sent = |seq| Word::Sent { mark: mark(seq) };
+        let mut words = said(&[ack(1, 1), refuse(2), refuse(3), sent(5), refuse(4), ack(5, 1)]);
+        assert_eq!(words.take_next(), said(&[ack(1, 1), refuse(2), refuse(3), sent(5), refuse(4)]));
+        assert_eq!(words.take_next(), said(&[ack(5, 1)]));
+    }
+
+    #[test]
+    fn an_older_ack_that_is_put_back_takes_nothing_from_a_newer_one() {
+        let mut words = said(&[ack(3, 3)]);
+        let older = words.take_next();
+        words.push(ack(7, 4));
+        let newer = words.take_next();
+        words.put_back(older);
+        words.put_back(newer);
+        assert_eq!(words, said(&[ack(7, 7)]));
     }
 
     #[test]

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// How long a post may wait for the store before it is refused.
 pub(super) const STORE_LIMIT: Duration = Duration::from_millis(1500);
+/// Of a raw body. It goes into the frame, whose length receivers rely on.
+const MAX_CONTENT_TYPE_BYTES: usize = 1024;
 /// What a `?wait` may ask for, in seconds.
 const WAITS: std::ops::RangeInclusive<u64> = 1..=30;
 /// What `expires_in` may be, in seconds: up to a year.
@@ -212,7 +214,11 @@ fn body_payment(client: ClientId, request: &Request) -> Result<Payment, Problem>
         Content::json_text(&request.body).map_err(invalid_message)?
     } else {
         // Without a word on it, it is bytes (RFC 9110, 8.3).
-        Content::body(&request.body, head.header("Content-Type").unwrap_or("application/octet-stream"))
+        let content_type = head.header("Content-Type").unwrap_or("application/octet-stream");
+        if content_type.len() > MAX_CONTENT_TYPE_BYTES {
+            return Err(Problem::bad_request(format!("Content-Type has more than {MAX_CONTENT_TYPE_BYTES} bytes")));
+        }
+        Content::body(&request.body, content_type)
     };
     Ok(Payment { expires_in, ..Payment::new(client, id, &channel, &content) })
 }

@@ -206,6 +206,8 @@ fn read_more(mut stream: &TcpStream, into: &mut Vec<u8>, deadline: Instant) -> i
             into.extend_from_slice(&chunk[..count]);
             Ok(count)
         }
+        // A machine that was stopped and goes on: nothing has come, and nothing is wrong.
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => read_more(stream, into, deadline),
         Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(0),
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
         Err(e) => Err(e),

@@ -17,7 +17,8 @@ use super::routes::Routes;
 use super::{Admission, Answer, Problem, Request};
 use crate::inbox::{Accepted, Deposit, Done, Error, Status};
 use crate::metrics::Metrics;
-use crate::payment::{Channel, ClientId, Payment};
+use crate::payment::{Channel, ClientId, Payment, Seq};
+use crate::receipts::Receipts;
 use profile::{PROFILES, Profile};
 
 mod fields;
@@ -134,12 +135,8 @@ impl Routes {
                 reply.metrics.accepted(accepted.duplicate);
                 match accepted.status {
                     _ if !waits => reply.success(),
-                    Status::Accepted => {
-                        let client = reply.client.clone();
-                        let hear = Box::new(move |status| settle(reply, status));
-                        receipts.park(client, accepted.mark.seq, wait_until, hear);
-                    }
-                    status => settle(reply, status),
+                    Status::Accepted => await_end(&receipts, reply, accepted.mark.seq, wait_until),
+                    status => settle(&receipts, reply, status, wait_until),
                 }
             }
         };
@@ -152,10 +149,19 @@ fn no_such_path() -> Problem {
     Problem::not_found("no such path")
 }
 
+/// Holds the answer back until a payment has come to its end, or the time is over.
+fn await_end(receipts: &Arc<Receipts>, reply: Reply, seq: Seq, until: Instant) {
+    let (client, held) = (reply.client.clone(), Arc::clone(receipts));
+    let hear = Box::new(move |status| settle(&held, reply, status, until));
+    receipts.park(client, seq, until, hear);
+}
+
 /// Where success waits for the client: whatever else became of it, the gateway is to try again.
-fn settle(reply: Reply, status: Status) {
+fn settle(receipts: &Arc<Receipts>, reply: Reply, status: Status, until: Instant) {
     match status {
         Status::Acknowledged => reply.success(),
+        // An operator put it back: what became of it under its new seq is what counts.
+        Status::Retried(seq) if Instant::now() < until => await_end(receipts, reply, seq, until),
         _ => reply.failure("not_acknowledged"),
     }
 }

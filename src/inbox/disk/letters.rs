@@ -184,8 +184,7 @@ impl Round<'_> {
     fn let_go(&mut self, client: &ClientId, seq: Seq, retried_as: Option<Seq>) -> Result<(), StorageError> {
         let (now, name) = (self.setting.now, client.as_str());
         self.letters.insert((name, seq.0), letter::gone(now, retried_as).as_slice())?;
-        let window_ms = u64::try_from(self.setting.options.dedup_window.as_millis()).unwrap_or(u64::MAX);
-        self.words.insert((now.saturating_add(window_ms), name, seq.0), ())?;
+        self.words.insert((now.saturating_add(self.setting.window_ms()), name, seq.0), ())?;
         Ok(())
     }
 
@@ -246,7 +245,14 @@ impl Round<'_> {
             let place = (client.as_str(), seq);
             let held = self.letters.get(place)?.and_then(|text| letter::status(text.value()));
             if held.is_some_and(|status| !status.is_dead_letter()) {
-                self.letters.remove(place)?;
+                let state = ClientId::parse(&client).ok().and_then(|id| self.state(&id).ok().flatten());
+                if state.is_none_or(|state| seq <= state.acked.seq.0) {
+                    self.letters.remove(place)?;
+                } else {
+                    // Its place in the inbox says nothing by itself.
+                    let later = self.setting.now.saturating_add(self.setting.window_ms());
+                    self.words.insert((later, client.as_str(), seq), ())?;
+                }
             }
             self.outcome.written = true;
         }

@@ -292,7 +292,8 @@ impl DiskInbox {
     }
 
     /// Does many, in as few commits as hold them; what came of them nobody here needs to know.
-    fn act_all(&self, acts: Vec<Act>) {
+    /// Whether all were done.
+    fn act_all(&self, acts: Vec<Act>) -> bool {
         let (jobs, replies): (Vec<_>, Vec<_>) = acts
             .into_iter()
             .map(|question| {
@@ -301,11 +302,14 @@ impl DiskInbox {
             })
             .unzip();
         self.put(jobs);
+        let mut done = true;
         for reply in replies {
-            if let Ok(Err(error)) = reply.recv() {
+            if let Err(error) = reply.recv().unwrap_or_else(|_| Err(unknown("its commit was not finished"))) {
                 log::debug!("a payment past its time stays for now: {error}");
+                done = false;
             }
         }
+        done
     }
 
     /// Somebody looks at a payment past its time: what it is then. Where that cannot be stored, it stays what it was.
@@ -342,11 +346,11 @@ impl Inbox for DiskInbox {
         let now = (self.world.now)();
         let mut readings = Vec::with_capacity(asks.len());
         for (ask, reading) in asks.iter().zip(self.each(asks, |view, ask| self.read_one(view, ask, now))) {
-            readings.push(reading.map(|(reading, due)| {
-                // What fails is found again, and is not sent meanwhile.
+            readings.push(reading.and_then(|(reading, due)| {
                 let act = |seq| Act::Expire { client: ask.client.clone(), seq, session: Some(ask.session.clone()) };
-                self.act_all(due.into_iter().map(act).collect());
-                reading
+                // What lies behind one that could not be buried must not be sent: its ack would pass over it.
+                let buried = due.is_empty() || self.act_all(due.into_iter().map(act).collect());
+                if buried { Ok(reading) } else { Err(Error::away("a payment past its time could not be put aside")) }
             }));
         }
         readings

@@ -38,6 +38,13 @@ pub(super) struct Setting<'a> {
     pub(super) full: bool,
 }
 
+impl Setting<'_> {
+    /// How long a payment id, and what became of a dead letter, is remembered.
+    pub(super) fn window_ms(&self) -> u64 {
+        u64::try_from(self.options.dedup_window.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 /// Where a retired client's payment ids are to be removed further.
 pub(super) struct Cursor {
     client: ClientId,
@@ -214,8 +221,7 @@ impl<'t> Round<'t> {
         let stored = StoredEntry { entry, sent_by: 0, bytes: state.bytes_in };
         self.entries.insert((client.as_str(), mark.seq.0), stored.to_bytes().as_slice())?;
         if let (Some(id), Some(fingerprint)) = (&pending.payment.payment_id, &pending.fingerprint) {
-            let window_ms = u64::try_from(self.setting.options.dedup_window.as_millis()).unwrap_or(u64::MAX);
-            let expires_at = self.setting.now.saturating_add(window_ms);
+            let expires_at = self.setting.now.saturating_add(self.setting.window_ms());
             let seen = Seen { mark, expires_at, born: state.born, fingerprint: fingerprint.clone() };
             self.ids.insert((client.as_str(), id.as_str()), seen.to_bytes().as_slice())?;
             self.expiries.insert((expires_at, client.as_str(), id.as_str()), ())?;

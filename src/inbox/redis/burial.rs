@@ -8,6 +8,7 @@ use crate::doorbell::{Hint, parse_entry};
 use crate::inbox::{Accepted, Ask, Error, Letters, Note, Retry, Session, Status};
 use crate::payment::{ClientId, Mark, Seq};
 use redis::Value;
+use std::collections::HashSet;
 
 /// Why a payment is to become a dead letter.
 pub(super) enum Burial<'a> {
@@ -64,20 +65,30 @@ impl RedisInbox {
         }
     }
 
-    /// Buries what sessions found past its time behind what they had sent. What fails is found again: by whoever looks
-    /// at it, and it is not sent meanwhile.
-    pub(super) fn expire_unsent(&self, due: &[(&Ask, Seq)]) {
+    /// Buries what sessions found past its time behind what they had sent. Says whose could not be buried: what lies
+    /// behind such a one must not be sent, for its acknowledgement would pass over it.
+    pub(super) fn expire_unsent(&self, due: &[(&Ask, Seq)]) -> HashSet<ClientId> {
+        let mut unburied = HashSet::new();
         let push = |pipeline: &mut Pipeline, (ask, seq): &(&Ask, Seq)| {
             self.push_burial(pipeline, &ask.client, *seq, &Burial::Unsent { session: &ask.session });
         };
         for due in due.chunks(crate::inbox::MAX_PER_CALL) {
             for ((ask, seq), reply) in due.iter().zip(self.call(&self.readings, due, push)) {
                 match reply.and_then(|reply| read_burial(&reply)) {
-                    Ok(buried) => self.tell(&ask.client, *seq, buried),
-                    Err(error) => log::debug!("{}: payment {seq} stays past its time: {error}", ask.client),
+                    Ok(buried) => {
+                        self.tell(&ask.client, *seq, buried);
+                        if buried.is_some_and(|(status, _)| status == Status::Accepted) {
+                            unburied.insert(ask.client.clone());
+                        }
+                    }
+                    Err(error) => {
+                        log::debug!("{}: payment {seq} stays past its time: {error}", ask.client);
+                        unburied.insert(ask.client.clone());
+                    }
                 }
             }
         }
+        unburied
     }
 
     /// What a note may have buried.

@@ -36,7 +36,7 @@ end
 -- Every key that is written is read first: one of a wrong type then fails before anything has changed.
 local nodes = redis.call('HGET', KEYS[3], 'wait:' .. n)
 redis.call('ZCARD', KEYS[5])
-forget_words(KEYS[4], KEYS[6], now, tonumber(ARGV[4]))
+forget_words(KEYS[4], KEYS[6], now, tonumber(ARGV[4]), s.acked)
 redis.call('HSET', KEYS[4], n, table.concat({ status, whole(now), maybe, #ARGV[3], ARGV[3], entry }, ' '))
 redis.call('ZADD', KEYS[5], n, n)
 redis.call('LSET', KEYS[2], index, n .. ' ' .. at .. ' 0 ' .. bytes .. ' -')

@@ -11,13 +11,18 @@ local function letter_status(letter)
   return status
 end
 
--- Forgets some of what is remembered long enough.
-local function forget_words(dead, words, now, window)
+-- Forgets some of what is remembered long enough, and lies before what is not acknowledged: a place in the inbox says
+-- nothing by itself.
+local function forget_words(dead, words, now, window, acked)
   for _, word in ipairs(redis.call('LRANGE', words, 0, 63)) do
     local at, seq = string.match(word, '^(%d+) (%d+)$')
     if not at then error('the words for dead letters are not readable') end
     if tonumber(at) + window > now then return end
-    redis.call('HDEL', dead, seq)
+    if tonumber(seq) <= tonumber(acked) then
+      redis.call('HDEL', dead, seq)
+    else
+      redis.call('RPUSH', words, whole(now) .. ' ' .. seq)
+    end
     redis.call('LPOP', words)
   end
 end

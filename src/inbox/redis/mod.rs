@@ -50,7 +50,7 @@ use names::Names;
 use parking_lot::Mutex;
 use redis::Value;
 use replicas::Replicas;
-use reply::{Looked, bytes, mark, number, read_booked, read_found, read_slice, senseless, text, texts};
+use reply::{Counts, Looked, bytes, mark, number, read_booked, read_found, read_slice, senseless, text, texts};
 use scripts::{Script, Scripts};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -359,11 +359,8 @@ impl RedisInbox {
     fn record_of(&self, replies: &[Result<Value, Error>]) -> Result<Option<Record>, Error> {
         let [state, beside, oldest] = replies else { return Err(senseless("too few replies")) };
         let Some(state) = text(state.as_ref().map_err(Clone::clone)?) else { return Ok(None) };
-        let words: Vec<&str> = state.split(' ').collect();
-        let ["2", last, _, _, acked, gone, _, tombs, _, _, _, _, _, _, owner] = words[..] else {
-            return Err(senseless(&state));
-        };
-        let (last, acked, tombs, gone) = (number(last)?, number(acked)?, number(tombs)?, number(gone)?);
+        let counts = Counts::read(&state)?;
+        let owner = counts.owner;
         let oldest = oldest.as_ref().map_err(Clone::clone)?;
         let beside = texts(beside.as_ref().map_err(Clone::clone)?);
         let owner = owner.split_once('/').filter(|_| self.lease.is_alive(owner)).map(|(node, _)| Owner {
@@ -372,11 +369,11 @@ impl RedisInbox {
             address: beside.get(1).cloned().unwrap_or_default(),
         });
         Ok(Some(Record {
-            last: Seq(last),
-            acked: Seq(acked),
-            pending: last.saturating_sub(acked).saturating_sub(tombs),
+            last: Seq(counts.last),
+            acked: Seq(counts.acked),
+            pending: counts.pending(),
             oldest_pending_at: bytes(oldest).and_then(parse_entry).map(|e| e.entry.mark.accepted_at),
-            dead_letters: acked.saturating_add(tombs).saturating_sub(gone),
+            dead_letters: counts.dead_letters(),
             owner,
         }))
     }
@@ -399,8 +396,14 @@ impl RedisInbox {
             let seqs = reading.as_ref().map(|(_, due)| due.clone()).unwrap_or_default();
             seqs.into_iter().map(move |seq| (ask, seq))
         };
-        self.expire_unsent(&asks.iter().zip(&readings).flat_map(due).collect::<Vec<(&Ask, Seq)>>());
-        readings.into_iter().map(|reading| reading.map(|(reading, _)| reading)).collect()
+        let unburied = self.expire_unsent(&asks.iter().zip(&readings).flat_map(due).collect::<Vec<(&Ask, Seq)>>());
+        let read = |(ask, reading): (&Ask, Result<(Reading, Vec<Seq>), Error>)| match reading {
+            Ok(_) if unburied.contains(&ask.client) => {
+                Err(Error::away("a payment past its time could not be put aside"))
+            }
+            reading => reading.map(|(reading, _)| reading),
+        };
+        asks.iter().zip(readings).map(read).collect()
     }
 
     /// Deletes what a retired client's payments were called by, a slice at a time.

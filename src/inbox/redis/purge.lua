@@ -7,7 +7,7 @@ if not letter then return 'none' end
 local status = letter_status(letter)
 if status ~= 'refused' and status ~= 'expired' then return 'kept ' .. status end
 redis.call('ZCARD', KEYS[3])
-forget_words(KEYS[2], KEYS[4], now, tonumber(ARGV[2]))
+forget_words(KEYS[2], KEYS[4], now, tonumber(ARGV[2]), s.acked)
 redis.call('HSET', KEYS[2], ARGV[1], 'purged ' .. whole(now))
 redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('RPUSH', KEYS[4], whole(now) .. ' ' .. ARGV[1])

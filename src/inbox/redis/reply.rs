@@ -112,15 +112,32 @@ pub(super) fn senseless(what: &str) -> Error {
     Error::Corrupt(format!("Redis says {:?}", what.chars().take(100).collect::<String>()))
 }
 
-/// How many payments wait, by a client's state; 0 where there is none, or none that can be read.
-pub(super) fn read_pending(state: &Value) -> u64 {
-    let line = text(state).unwrap_or_default();
-    let mut words = line.split(' ');
-    let mut word = |place| words.nth(place).and_then(|word| word.parse::<u64>().ok());
-    // `state.lua` tells the order: the version, last, two others, acked, tombs.
-    match (word(0), word(0), word(2), word(0)) {
-        (Some(2), Some(last), Some(acked), Some(tombs)) => last.saturating_sub(acked).saturating_sub(tombs),
-        _ => 0,
+/// What a client's state tells of its payments; `state.lua` has the order of its fields.
+pub(super) struct Counts<'a> {
+    pub(super) last: u64,
+    pub(super) acked: u64,
+    gone: u64,
+    tombs: u64,
+    /// `node/boot`, or `-`.
+    pub(super) owner: &'a str,
+}
+
+impl Counts<'_> {
+    pub(super) fn read(line: &str) -> Result<Counts<'_>, Error> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let ["2", last, _, _, acked, gone, _, tombs, _, _, _, _, _, _, owner] = words[..] else {
+            return Err(senseless(line));
+        };
+        let (last, acked, gone, tombs) = (number(last)?, number(acked)?, number(gone)?, number(tombs)?);
+        Ok(Counts { last, acked, gone, tombs, owner })
+    }
+
+    pub(super) fn pending(&self) -> u64 {
+        self.last.saturating_sub(self.acked).saturating_sub(self.tombs)
+    }
+
+    pub(super) fn dead_letters(&self) -> u64 {
+        self.acked.saturating_add(self.tombs).saturating_sub(self.gone)
     }
 }
 

@@ -8,7 +8,7 @@ local status = letter_status(letter)
 if status ~= 'refused' and status ~= 'expired' then return { 'kept', status } end
 check_length(s, KEYS[2])
 redis.call('ZCARD', KEYS[4])
-forget_words(KEYS[3], KEYS[5], now, tonumber(ARGV[2]))
+forget_words(KEYS[3], KEYS[5], now, tonumber(ARGV[2]), s.acked)
 local entry = letter_entry(letter)
 local size = parcel_bytes(entry)
 local parcel, previous_at = string.sub(entry, -size), s.last_at

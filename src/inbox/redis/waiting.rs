@@ -5,7 +5,7 @@
 
 use super::RedisInbox;
 use super::connection::Pipeline;
-use super::reply::{number, read_pending, senseless, text, texts};
+use super::reply::{Counts, number, senseless, text, texts};
 use crate::inbox::{Backlog, CALL_LIMIT, Error, Inbox, MAX_COUNTED, MAX_PER_CALL};
 use crate::payment::ClientId;
 use parking_lot::Mutex;
@@ -143,7 +143,7 @@ fn pending(inbox: &RedisInbox, clients: &[ClientId]) -> Vec<Result<u64, Error>> 
         pipeline.command(&[b"GET", inbox.names.client(client).key("state").as_bytes()]);
     }
     let pending = |reply| match reply {
-        Ok(state) => Ok(read_pending(&state)),
+        Ok(state) => Ok(text(&state).and_then(|line| Some(Counts::read(&line).ok()?.pending())).unwrap_or(0)),
         Err(Error::Corrupt(_)) => Ok(0),
         Err(error) => Err(error),
     };
