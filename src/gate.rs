@@ -40,6 +40,11 @@ impl Gate {
         })
     }
 
+    /// Whether a request has to show a key.
+    pub(crate) fn asks_for_keys(&self) -> bool {
+        self.keys.is_some()
+    }
+
     /// Whose key a request shows, by the values of all its `Authorization` fields. `None`: nobody's.
     ///
     /// Waits, for who has only ever guessed: before it judges, so that even a right guess is not told sooner.

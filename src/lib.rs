@@ -26,6 +26,7 @@ mod capacity;
 mod client;
 pub mod commands;
 mod doorbell;
+mod doorstep;
 mod drainer;
 mod frame;
 mod framing;

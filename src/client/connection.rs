@@ -59,7 +59,7 @@ impl Ended {
 /// One client's connection.
 pub(crate) struct Connection {
     client: ClientId,
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     peer: SocketAddr,
     framing: Framing,
     since_ms: u64,

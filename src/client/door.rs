@@ -3,11 +3,11 @@
 use super::Caller;
 use super::close_reason::CloseReason;
 use super::reader::{self, Reception};
+use crate::doorstep::Doorstep;
 use crate::framing::Framing;
 use crate::seldom::Seldom;
 use crate::socket::turn_away;
 use crate::thread;
-use parking_lot::Mutex;
 use rustix::net::sockopt;
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, ErrorKind};
@@ -30,6 +30,8 @@ pub(crate) struct Door {
     /// The most connections at once.
     most: usize,
     inside: AtomicUsize,
+    /// Who has not said hello yet.
+    doorstep: Arc<Doorstep<TcpStream>>,
     stopping: AtomicBool,
     /// The last thread could not be had; said once, not for each connection of a flood.
     threads_fail: AtomicBool,
@@ -39,8 +41,8 @@ pub(crate) struct Door {
 impl Door {
     pub(crate) fn new(reception: Arc<Reception>, most: usize) -> Arc<Door> {
         let (stopping, threads_fail) = (AtomicBool::new(false), AtomicBool::new(false));
-        let refused = Seldom::default();
-        Arc::new(Door { reception, most, inside: AtomicUsize::new(0), stopping, threads_fail, refused })
+        let (inside, doorstep, refused) = (AtomicUsize::new(0), Doorstep::new(), Seldom::default());
+        Arc::new(Door { reception, most, inside, doorstep, stopping, threads_fail, refused })
     }
 
     /// The thread body: takes connections until [`Door::stop`]. No error ends it.
@@ -56,7 +58,7 @@ impl Door {
                 Ok((stream, peer)) => {
                     pause = PAUSE;
                     number += 1;
-                    self.let_in(number, Caller { stream, peer, framing });
+                    self.let_in(number, Caller { stream: Arc::new(stream), peer, framing });
                 }
                 Err(e) if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
                 Err(error) => {
@@ -77,23 +79,22 @@ impl Door {
     }
 
     fn let_in(self: &Arc<Self>, number: u64, caller: Caller) {
-        let (peer, framing) = (caller.peer, caller.framing);
+        let (stream, peer, framing) = (Arc::clone(&caller.stream), caller.peer, caller.framing);
         // One that cannot be set up is gone.
-        if set_up(&caller.stream).is_err() {
+        if set_up(&stream).is_err() {
             return;
         }
         let place = Place::take(self);
         if self.inside.load(Ordering::Relaxed) > self.most {
-            return self.turn_away(&caller.stream, framing);
+            self.refused.warn(|| format!("tcp: clients are refused: {} connections are the most", self.most));
+            if !self.doorstep.make_room() {
+                return self.turn_away(&stream, framing);
+            }
         }
-        // A second descriptor would be dear; the stream is handed over, and had back if no thread is.
-        let caller = Arc::new(Mutex::new(Some(caller)));
-        let theirs = Arc::clone(&caller);
+        let step = self.doorstep.enter(Arc::clone(&stream));
         let started = thread::connection(format!("read-{number}"), move || {
             let place = place;
-            if let Some(caller) = theirs.lock().take() {
-                reader::run(&place.0.reception, caller);
-            }
+            reader::run(&place.0.reception, caller, step);
         });
         match started {
             Ok(()) => self.threads_fail.store(false, Ordering::Relaxed),
@@ -101,9 +102,7 @@ impl Door {
                 if !self.threads_fail.swap(true, Ordering::Relaxed) {
                     log::warn!("tcp: no thread for {peer}: {error}; refusing until there is one");
                 }
-                if let Some(caller) = caller.lock().take() {
-                    self.turn_away(&caller.stream, framing);
-                }
+                self.turn_away(&stream, framing);
             }
         }
     }
@@ -112,7 +111,6 @@ impl Door {
     fn turn_away(&self, stream: &TcpStream, framing: Framing) {
         self.reception.shared.metrics.closed("too_many_clients");
         self.reception.shared.metrics.tcp().refused();
-        self.refused.warn(|| format!("tcp: clients are refused: {} connections are the most", self.most));
         turn_away(stream, &CloseReason::TooManyClients.last_word(framing).unwrap_or_default());
     }
 }

@@ -29,7 +29,7 @@ const MANY_TURNS: usize = 1024;
 
 /// Who has connected, before anything was said.
 pub(crate) struct Caller {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Arc<TcpStream>,
     pub(crate) peer: SocketAddr,
     /// The listener's.
     pub(crate) framing: Framing,

@@ -8,10 +8,12 @@ use super::close_reason::CloseReason;
 use super::connection::{Connection, Shared};
 use super::{Caller, Clients};
 use crate::bookkeeper::{CLAIM_LIMIT, Item};
+use crate::doorstep::Step;
 use crate::frame::{ClientFrame, Hello, InvalidFrame, MAX_FRAME_BYTES, PING, PONG};
 use crate::framing::{Framing, NoFrame};
 use crate::gate::Gate;
 use crate::payment::ClientId;
+use crate::socket::turn_away;
 use rustix::net::{RecvFlags, recv};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -37,12 +39,14 @@ pub(crate) struct Reception {
 }
 
 /// The thread body: until the connection ends.
-pub(crate) fn run(reception: &Reception, caller: Caller) {
+pub(crate) fn run(reception: &Reception, caller: Caller, mut step: Step<TcpStream>) {
     let mut frames = Frames::new(caller.framing);
     let hello = match read_hello(reception, &caller, &mut frames) {
-        Ok(hello) => hello,
-        Err(reason) => return refuse(reception, &caller, &reason),
+        Ok(hello) if step.pass() => hello,
+        Err(reason) if !step.was_sent_away() => return refuse(reception, &caller, &reason),
+        _ => return give_way(reception, &caller),
     };
+    drop(step);
     let (client, window, auto_ack) = hello;
     // Its own thread waits here, and nobody else. Who has left meanwhile takes nobody's turn.
     while let Some(wait) = reception.clients.turn(&client) {
@@ -154,7 +158,7 @@ fn has_left(stream: &TcpStream) -> bool {
 
 /// Ends a connection that never became a client's. Its own thread may wait for its socket.
 fn refuse(reception: &Reception, caller: &Caller, reason: &CloseReason) {
-    let mut stream = &caller.stream;
+    let mut stream: &TcpStream = &caller.stream;
     reception.shared.metrics.closed(reason.code().unwrap_or("left"));
     if let Some(last_word) = reason.last_word(caller.framing) {
         let _ = stream.set_write_timeout(Some(LINGER));
@@ -162,6 +166,14 @@ fn refuse(reception: &Reception, caller: &Caller, reason: &CloseReason) {
     }
     let _ = stream.shutdown(Shutdown::Write);
     linger(stream);
+}
+
+/// Ends a connection whose place a newcomer got. Not a moment is spent on it, for there is one too many until then.
+fn give_way(reception: &Reception, caller: &Caller) {
+    let reason = CloseReason::TooManyClients;
+    reception.shared.metrics.closed(reason.code().unwrap_or_default());
+    reception.shared.metrics.tcp().refused();
+    turn_away(&caller.stream, &reason.last_word(caller.framing).unwrap_or_default());
 }
 
 /// Reads on for a moment: bytes that nobody read would have the kernel reset the connection, and

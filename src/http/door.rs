@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::connection::{self, Connection};
 use super::{Problem, Service, reader};
+use crate::doorstep::Doorstep;
 use crate::drainer::Drainer;
 use crate::seldom::Seldom;
 use crate::socket::turn_away;
@@ -67,6 +68,8 @@ pub(super) struct Lobby {
     pub(super) drainer: Arc<Drainer>,
     pub(super) limits: Limits,
     stopping: AtomicBool,
+    /// Who has not shown a key yet, or asked for what needs none.
+    doorstep: Arc<Doorstep<Connection>>,
     inside: Mutex<HashMap<u64, Weak<Connection>>>,
     /// The last one left.
     empty: Condvar,
@@ -81,6 +84,7 @@ impl Door {
             drainer,
             limits,
             stopping: AtomicBool::new(false),
+            doorstep: Doorstep::new(),
             inside: Mutex::default(),
             empty: Condvar::new(),
         };
@@ -145,8 +149,12 @@ impl Door {
     }
 
     fn let_in(&self, number: u64, socket: TcpStream, peer: SocketAddr) {
-        if self.connections() >= self.lobby.limits.max_connections {
-            return self.turn_away(&socket, peer);
+        let most = self.lobby.limits.max_connections;
+        if self.connections() >= most {
+            self.refused.warn(|| format!("http: {peer} and others are refused: {most} connections are the most"));
+            if !self.lobby.doorstep.make_room() {
+                return self.turn_away(&socket);
+            }
         }
         let Ok(connection) = Connection::open(number, socket, peer, self.lobby.clone()) else {
             // The socket options were refused: the peer is gone.
@@ -161,26 +169,25 @@ impl Door {
             return;
         }
         let own = connection.clone();
+        let step = self.lobby.doorstep.enter(connection.clone());
         let spawned = thread::Builder::new()
             .name(format!("http-{number}"))
             .stack_size(STACK_BYTES)
-            .spawn(move || reader::run(own));
+            .spawn(move || reader::run(own, step));
         match spawned {
             Ok(_) => self.threads_fail.store(false, Ordering::Relaxed),
             Err(error) => {
                 if !self.threads_fail.swap(true, Ordering::Relaxed) {
                     log::warn!("http: no thread for {peer}: {error}; refusing until there is one");
                 }
-                self.turn_away(&connection.socket, peer);
+                self.turn_away(&connection.socket);
             }
         }
     }
 
     /// Says 503, as far as the socket takes it at once: the acceptor waits for nobody.
-    fn turn_away(&self, socket: &TcpStream, peer: SocketAddr) {
+    fn turn_away(&self, socket: &TcpStream) {
         let problem = Problem::too_many_connections();
-        let most = self.lobby.limits.max_connections;
-        self.refused.warn(|| format!("http: {peer} and others are refused: {most} connections are the most"));
         self.lobby.service.refused(problem.code());
         if let Some(meter) = self.lobby.service.meter() {
             meter.refused();

@@ -64,12 +64,14 @@ pub(crate) struct Admission {
     pub(crate) failure: Option<&'static Canned>,
     /// Its answer may wait for a client, whatever its query says.
     pub(crate) may_wait: bool,
+    /// It showed a key or a notify URL's token, or none is asked for: its connection keeps its place.
+    pub(crate) known: bool,
 }
 
 impl Admission {
     /// For a body of at most so many bytes, and a sender that showed no key and understands problems.
     pub(crate) fn with_body(body_limit: usize) -> Admission {
-        Admission { body_limit, asker: Asker::ANYBODY, failure: None, may_wait: false }
+        Admission { body_limit, asker: Asker::ANYBODY, failure: None, may_wait: false, known: true }
     }
 }
 

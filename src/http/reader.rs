@@ -16,6 +16,8 @@ use super::body::Body;
 use super::connection::{Connection, Terms};
 use super::request::HeadEnd;
 use super::{Answer, Canned, Head, Problem, Request, Response, in_words_of};
+use crate::doorstep::Step;
+use crate::socket::turn_away;
 
 /// How much of what nobody will read is read after a last answer.
 const LINGER_BYTES: usize = 64 << 10;
@@ -27,8 +29,8 @@ const LEAST_INPUT: usize = 8 << 10;
 const FORGIVEN_LINE_ENDS: usize = 2;
 
 /// The thread body: reads and hands over requests until the connection ends.
-pub(super) fn run(connection: Arc<Connection>) {
-    let mut reader = Reader::new(connection);
+pub(super) fn run(connection: Arc<Connection>, step: Step<Connection>) {
+    let mut reader = Reader::new(connection, step);
     loop {
         let end = match reader.next().and_then(|request| reader.hand_over(request)) {
             Ok(()) => continue,
@@ -60,6 +62,7 @@ enum End {
 
 struct Reader {
     connection: Arc<Connection>,
+    step: Step<Connection>,
     /// What was read; it never grows past its capacity, which holds the largest head.
     input: Vec<u8>,
     /// Where in it the unread begins.
@@ -74,10 +77,11 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(connection: Arc<Connection>) -> Reader {
+    fn new(connection: Arc<Connection>, step: Step<Connection>) -> Reader {
         let limits = connection.lobby.limits;
         Reader {
             connection,
+            step,
             input: Vec::with_capacity(limits.head_bytes.max(LEAST_INPUT)),
             start: 0,
             begun: None,
@@ -96,6 +100,9 @@ impl Reader {
             match guarded(|| service.admit(&head, peer))? {
                 Ok(admission) => {
                     self.failure = admission.failure;
+                    if admission.known && !self.step.pass() {
+                        return Err(self.give_way());
+                    }
                     let body = self.read_body(&head, admission.body_limit)?;
                     let begun = self.begun;
                     self.request_is_whole()?;
@@ -140,6 +147,14 @@ impl Reader {
         log::debug!("http: {}: {}", self.connection.peer, problem.line());
         self.connection.lobby.service.refused(problem.code());
         End::Refuse(Terms::last(), in_words_of(self.failure, problem))
+    }
+
+    /// Ends a connection whose place a newcomer got.
+    fn give_way(&self) -> End {
+        if let Some(meter) = self.connection.lobby.service.meter() {
+            meter.refused();
+        }
+        self.refuse(&Problem::too_many_connections())
     }
 
     fn read_head(&mut self) -> Result<Head, End> {
@@ -253,6 +268,9 @@ impl Reader {
 
     /// The peer sends no more, or we were woken up to stop.
     fn ended(&self, begun: bool) -> End {
+        if self.step.was_sent_away() {
+            return self.give_way();
+        }
         if !begun {
             return End::Silent;
         }
@@ -312,6 +330,10 @@ impl Reader {
     fn linger(mut self) {
         if !self.connection.is_answered() {
             return;
+        }
+        if self.step.was_sent_away() {
+            // Not a moment is spent on it, for there is one connection too many until then.
+            return turn_away(&self.connection.socket, b"");
         }
         let _ = self.connection.socket.shutdown(Shutdown::Write);
         let until = Instant::now() + self.connection.lobby.limits.linger_time;

@@ -220,7 +220,10 @@ impl Routes {
         check_right(may, asker, head, peer)?;
         match notified {
             Some(profile) => Ok(self.admit_notification(profile)),
-            None => Ok(Admission { asker, ..Admission::with_body(self.body_limit(&route, head)?) }),
+            None => {
+                let known = !route.is_open() || !self.gate.asks_for_keys();
+                Ok(Admission { asker, known, ..Admission::with_body(self.body_limit(&route, head)?) })
+            }
         }
     }
 
