@@ -10,7 +10,14 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 const OTHER_DESCRIPTORS: usize = 64;
 /// Threads that are not connections.
 const OTHER_THREADS: usize = 64;
+/// What HTTP gets of itself at most, however much there is: senders keep few connections, clients one each.
+pub(crate) const MOST_HTTP: usize = 4096;
+/// What is kept back, at the least and at the most; else a tenth.
+const LEAST_RESERVE: usize = 16;
+const MOST_RESERVE: usize = 256;
 const MAPPINGS_PER_THREAD: usize = 4;
+/// Process numbers of everything else on this machine.
+const OTHER_PIDS: usize = 1024;
 /// Mappings of everything else.
 const OTHER_MAPPINGS: usize = 2048;
 
@@ -32,9 +39,9 @@ pub(crate) fn find(clients: Option<usize>, http: Option<usize>) -> Capacity {
 }
 
 fn share((total, bound): (usize, &'static str), clients: Option<usize>, http: Option<usize>) -> Capacity {
-    let total = total - (total / 10).clamp(16, 256).min(total / 2);
+    let total = total - (total / 10).clamp(LEAST_RESERVE, MOST_RESERVE).min(total / 2);
     // However many are asked for, clients keep a quarter.
-    let http_most = http.unwrap_or((total / 4).min(4096)).min(total - total / 4).max(1);
+    let http_most = http.unwrap_or((total / 4).min(MOST_HTTP)).min(total - total / 4).max(1);
     let clients_most = clients.unwrap_or(usize::MAX).min(total.saturating_sub(http_most)).max(1);
     for (flag, asked, held) in [("--max-clients", clients, clients_most), ("--max-http", http, http_most)] {
         if let Some(asked) = asked.filter(|asked| *asked > held) {
@@ -94,9 +101,9 @@ pub(crate) fn bounds() -> [Bound; 6] {
             mend: |n| format!("sysctl -w kernel.threads-max={}", n * 2),
         },
         Bound {
-            most: number("/proc/sys/kernel/pid_max").saturating_sub(1024),
+            most: number("/proc/sys/kernel/pid_max").saturating_sub(OTHER_PIDS),
             name: "kernel.pid_max",
-            mend: |n| format!("sysctl -w kernel.pid_max={}", n + 1024),
+            mend: |n| format!("sysctl -w kernel.pid_max={}", n + OTHER_PIDS),
         },
         Bound {
             most: number(&pids_max()).saturating_sub(OTHER_THREADS),
@@ -113,8 +120,8 @@ fn measure() -> (usize, &'static str) {
 
 /// How many connections there must be for so many clients: with HTTP's share and the reserve.
 pub(crate) fn needed_for(clients: usize, http: Option<usize>) -> usize {
-    let http = http.unwrap_or((clients / 3 + 1).min(4096));
-    clients + http.max(1) + 256
+    let http = http.unwrap_or((clients / 3 + 1).min(MOST_HTTP));
+    clients + http.max(1) + MOST_RESERVE
 }
 
 /// The file with the process limit of this process' own cgroup (version 2).

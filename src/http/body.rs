@@ -78,6 +78,11 @@ impl Body {
         self.state == State::Whole
     }
 
+    /// How much memory it takes now.
+    pub(super) fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// What has come.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.bytes
@@ -97,9 +102,19 @@ impl Body {
 
     fn keep(&mut self, input: &[u8], left: usize, more: fn(usize) -> State, end: State) -> usize {
         let part = &input[..input.len().min(left)];
+        self.make_room_for(part.len(), left);
         self.bytes.extend_from_slice(part);
         self.state = if part.len() == left { end } else { more(left - part.len()) };
         part.len()
+    }
+
+    /// Memory doubles as bytes come in, but never beyond what was announced, or may come at all.
+    fn make_room_for(&mut self, more: usize, left: usize) {
+        let (length, capacity) = (self.bytes.len(), self.bytes.capacity());
+        if length + more > capacity {
+            let most = if matches!(self.state, State::Counted(_)) { length + left } else { self.limit };
+            self.bytes.reserve_exact((2 * capacity).clamp(length + more, most) - length);
+        }
     }
 
     fn read_size(&mut self, input: &[u8]) -> Result<usize, Problem> {

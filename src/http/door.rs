@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::connection::{self, Connection};
+use super::room::Room;
 use super::{Problem, Service, reader};
+use crate::capacity::MOST_HTTP;
 use crate::doorstep::Doorstep;
 use crate::drainer::Drainer;
 use crate::seldom::Seldom;
@@ -26,6 +28,17 @@ const STACK_BYTES: usize = 256 << 10;
 const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// The request line and all fields: more than any sender needs who means well, and little enough for each connection.
+pub(crate) const MAX_HEAD_BYTES: usize = 16 << 10;
+/// All bodies together: a thousand of the usual limit, or thirty full batches.
+pub(crate) const MAX_BODIES_BYTES: usize = 256 << 20;
+/// For a whole request, however slowly it comes: a sender that needs longer has given up on its own side mostly.
+pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(30);
+/// From an answer to the first byte of the next request; longer than most senders keep a connection they do not use.
+pub(crate) const IDLE_TIME: Duration = Duration::from_secs(60);
+/// As long as a peer takes to read a last answer on a slow way.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
 /// What one sender may have of us.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -33,6 +46,8 @@ pub(crate) struct Limits {
     pub(crate) max_connections: usize,
     /// Bytes of a head.
     pub(crate) head_bytes: usize,
+    /// Bytes of memory that all bodies together may take, past what is each connection's own.
+    pub(crate) bodies_bytes: usize,
     /// From the first byte of a request to its last.
     pub(crate) request_time: Duration,
     /// From an answer to the first byte of the next request.
@@ -44,11 +59,12 @@ pub(crate) struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            max_connections: 4096,
-            head_bytes: 16 << 10,
-            request_time: Duration::from_secs(30),
-            idle_time: Duration::from_secs(60),
-            linger_time: Duration::from_secs(1),
+            max_connections: MOST_HTTP,
+            head_bytes: MAX_HEAD_BYTES,
+            bodies_bytes: MAX_BODIES_BYTES,
+            request_time: REQUEST_TIME,
+            idle_time: IDLE_TIME,
+            linger_time: LINGER_TIME,
         }
     }
 }
@@ -68,6 +84,7 @@ pub(super) struct Lobby {
     pub(super) drainer: Arc<Drainer>,
     pub(super) limits: Limits,
     stopping: AtomicBool,
+    pub(super) room: Arc<Room>,
     /// Who has not shown a key yet, or asked for what needs none.
     doorstep: Arc<Doorstep<Connection>>,
     inside: Mutex<HashMap<u64, Weak<Connection>>>,
@@ -84,6 +101,7 @@ impl Door {
             drainer,
             limits,
             stopping: AtomicBool::new(false),
+            room: Room::new(limits.bodies_bytes),
             doorstep: Doorstep::new(),
             inside: Mutex::default(),
             empty: Condvar::new(),

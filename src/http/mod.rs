@@ -30,6 +30,7 @@ mod payments;
 pub(crate) mod problem;
 mod reader;
 pub(crate) mod request;
+mod room;
 pub(crate) mod routes;
 #[cfg(test)]
 mod tests;

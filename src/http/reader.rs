@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::body::Body;
 use super::connection::{Connection, Terms};
 use super::request::HeadEnd;
+use super::room::Share;
 use super::{Answer, Canned, Head, Problem, Request, Response, in_words_of};
 use crate::doorstep::Step;
 use crate::socket::turn_away;
@@ -63,6 +64,8 @@ enum End {
 struct Reader {
     connection: Arc<Connection>,
     step: Step<Connection>,
+    /// The room that the body of the request takes, until it is handled.
+    share: Share,
     /// What was read; it never grows past its capacity, which holds the largest head.
     input: Vec<u8>,
     /// Where in it the unread begins.
@@ -79,9 +82,11 @@ struct Reader {
 impl Reader {
     fn new(connection: Arc<Connection>, step: Step<Connection>) -> Reader {
         let limits = connection.lobby.limits;
+        let share = Share::of(&connection.lobby.room);
         Reader {
             connection,
             step,
+            share,
             input: Vec::with_capacity(limits.head_bytes.max(LEAST_INPUT)),
             start: 0,
             begun: None,
@@ -124,6 +129,7 @@ impl Reader {
         let service = &self.connection.lobby.service;
         // After a panic the answer was dropped, so the 500 is said.
         catch_unwind(AssertUnwindSafe(|| service.handle(request, answer))).map_err(|_| End::Close)?;
+        self.share.let_go();
         if close { Err(End::Close) } else { Ok(()) }
     }
 
@@ -203,6 +209,10 @@ impl Reader {
         loop {
             self.start +=
                 body.take(&self.input[self.start..]).map_err(|problem| self.refuse_with_head(head, &problem))?;
+            if !self.share.grow_to(body.held()) {
+                let problem = Problem::unavailable("the bodies of other requests take all the room there is");
+                return Err(self.refuse_with_head(head, &problem));
+            }
             if body.is_whole() {
                 return Ok(body.into_bytes());
             }

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tiny_http::Method;
 
 use super::door::{Door, Limits};
+use super::room::FREE_BODY_BYTES;
 use super::tiny::{SideDoor, WORKERS};
 use super::{Admission, Answer, Canned, Head, Problem, Request, Response, Service, json};
 use crate::drainer::{self, Drainer};
@@ -32,6 +33,8 @@ struct Toy {
     held: Mutex<Vec<(String, Answer)>>,
     handled: AtomicUsize,
     refused: Mutex<Vec<&'static str>>,
+    /// While it is locked, some requests are being handled.
+    slow: Mutex<()>,
 }
 
 impl Service for Toy {
@@ -39,6 +42,7 @@ impl Service for Toy {
         match (head.method(), head.path()) {
             (_, "/nowhere") => Err(Problem::not_found("not here").response()),
             (_, "/admit-panics") => panic!("a fault in admit, made by the test"),
+            (_, "/slow") => Ok(Admission::with_body(1 << 20)),
             (Method::Get | Method::Head | Method::Options, _) | (_, "/no-body") => Ok(Admission::with_body(0)),
             _ => Ok(Admission { failure: head.header("Canned").map(|_| &SORRY), ..Admission::with_body(BODY_LIMIT) }),
         }
@@ -51,6 +55,10 @@ impl Service for Toy {
         match request.head.path() {
             "/panic" => panic!("a fault in handle, made by the test"),
             "/drop" => drop(answer),
+            "/slow" => {
+                drop(self.slow.lock());
+                answer.send(json(200, text.into_bytes()));
+            }
             "/hold" => self.held.lock().push((text, answer)),
             "/big" => answer.send(json(200, vec![b'x'; 8 << 20])),
             "/later" => {
@@ -497,6 +505,32 @@ fn the_body_limit_is_exact_and_needs_no_reading() {
     peer.say(head(60_000) + &"x".repeat(60_000));
     peer.expect_problem(413, "body_too_large");
     assert!(scene.toy.refused.lock().contains(&"body_too_large"));
+}
+
+#[test]
+fn bodies_together_have_a_limit_and_small_ones_go_on() {
+    const ROOM: usize = 64 << 10;
+    const LARGE: usize = FREE_BODY_BYTES + ROOM;
+    let scene = Scene::with(Limits { bodies_bytes: ROOM, ..Limits::default() });
+    let post = |length: usize| {
+        let mut peer = scene.peer();
+        peer.say(format!("POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{}", "x".repeat(length)));
+        peer
+    };
+    // The first takes all of the room for as long as it is being handled.
+    let slow = scene.toy.slow.lock();
+    let mut first = post(LARGE);
+    scene.wait_for("it is being handled", |scene| scene.toy.handled() == 1);
+    post(FREE_BODY_BYTES + 1).expect_problem(503, "unavailable");
+    assert_eq!(*scene.toy.refused.lock(), ["unavailable"]);
+    assert_eq!(scene.peer().ask("POST /a HTTP/1.1", "small"), "POST /a small");
+
+    drop(slow);
+    assert_eq!(first.reply().status, 200);
+    // And then there is room for another, and for no byte more.
+    assert_eq!(first.ask("POST /a HTTP/1.1", "small"), "POST /a small");
+    assert_eq!(post(LARGE).reply().status, 200);
+    post(LARGE + 1).expect_problem(503, "unavailable");
 }
 
 #[test]
