@@ -20,6 +20,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use self::report::{one_line, shown};
+use crate::http::routes::MAX_BATCH_BYTES;
 use crate::payment::{ClientId, GATEWAY_PROFILES};
 
 mod redis_url;
@@ -29,11 +30,18 @@ mod tcp_address;
 pub use self::redis_url::RedisUrl;
 pub use self::tcp_address::TcpAddress;
 
-const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
-const MAX_DEDUP_WINDOW_SECS: u64 = 365 * 24 * 3600;
-const MAX_NODE_NAME_BYTES: usize = 128;
-/// What a node takes as one batch.
-const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// The most that a body limit may be set to: a body is whole in memory, and six times that as a line at the worst.
+pub(crate) const MAX_BODY_BYTES: usize = 16 << 20;
+/// A year: every remembered payment id takes room in the store.
+pub(crate) const MAX_DEDUP_WINDOW_SECS: u64 = 365 * 24 * 3600;
+/// As a client id, for it stands where one may.
+pub(crate) const MAX_NODE_NAME_BYTES: usize = 128;
+/// An hour: a client that is gone for longer than three of them should be known to be.
+const MAX_HEARTBEAT_SECS: u64 = 3600;
+/// What is unacknowledged is remembered for each client, 16 bytes a payment.
+pub(crate) const MAX_WINDOW: usize = 65_536;
+/// More than any Redis has.
+const MAX_REPLICAS: usize = 64;
 /// What stands around the message in a line of a batch, with the longest client id.
 const MAX_BENCH_ENVELOPE_BYTES: usize = 160;
 /// More than any machine holds, and little enough to be multiplied by a payment's size.
@@ -98,11 +106,11 @@ pub struct ServeArgs {
     pub insecure: bool,
 
     /// Silence after which a client is pinged; after three of them it is closed (1 to 3600)
-    #[arg(long, env = "PAYRELAY_HEARTBEAT", value_name = "SECONDS", default_value = "30", value_parser = seconds_in(1, 3600))]
+    #[arg(long, env = "PAYRELAY_HEARTBEAT", value_name = "SECONDS", default_value = "30", value_parser = seconds_in(1, MAX_HEARTBEAT_SECS))]
     pub heartbeat: Duration,
 
     /// Payments that may be unacknowledged on one connection at once (1 to 65536)
-    #[arg(long, env = "PAYRELAY_WINDOW", value_name = "PAYMENTS", default_value = "256", value_parser = count_in(1, 65_536))]
+    #[arg(long, env = "PAYRELAY_WINDOW", value_name = "PAYMENTS", default_value = "256", value_parser = count_in(1, MAX_WINDOW))]
     pub window: usize,
 
     /// Connected clients, at most [default: what the machine can hold]
@@ -142,7 +150,7 @@ pub struct ServeArgs {
     pub require_durability: Durability,
 
     /// With --redis: how many replicas must have a payment before its sender hears of it (0 to 64)
-    #[arg(long, env = "PAYRELAY_WAIT_REPLICAS", value_name = "REPLICAS", default_value = "0", value_parser = count_in(0, 64))]
+    #[arg(long, env = "PAYRELAY_WAIT_REPLICAS", value_name = "REPLICAS", default_value = "0", value_parser = count_in(0, MAX_REPLICAS))]
     pub wait_replicas: usize,
 }
 

@@ -21,11 +21,15 @@ use sha2::Sha256;
 
 type HmacSha256 = Hmac<Sha256>;
 
-const MIN_SECRET_CHARS: usize = 16;
+/// Fewer could be guessed.
+pub(crate) const MIN_SECRET_CHARS: usize = 16;
 /// A key must fit into the header that carries it.
-const MAX_SECRET_BYTES: usize = 512;
-const MAX_AUTHORIZATION_BYTES: usize = 1024;
-const MAX_FILE_BYTES: u64 = 1024 * 1024;
+pub(crate) const MAX_SECRET_BYTES: usize = 512;
+/// Room for the longest key, and blanks before it; nothing longer is hashed.
+pub(crate) const MAX_AUTHORIZATION_BYTES: usize = 1024;
+/// Room for two thousand of the longest keys; a larger file is some other one.
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Of SHA-256.
 const TOKEN_HEX_DIGITS: usize = 64;
 /// What is hashed before the client id for the token in a notify URL, so that it is not the client's own.
 const NOTIFY: &str = "notify:";

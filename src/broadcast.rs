@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The most broadcasts that wait on a node.
-const MAX_WAITING: usize = 256;
+pub(crate) const MAX_WAITING: usize = 256;
 /// The most bytes of them. The largest body fits in several times.
-const MAX_WAITING_BYTES: usize = 64 << 20;
+pub(crate) const MAX_WAITING_BYTES: usize = 64 << 20;
 /// How each begins.
 const HEAD: &[u8] = b"{\"type\":\"broadcast\",\"channel\":\"";
 

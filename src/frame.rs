@@ -12,7 +12,11 @@ use serde_json::error::Category;
 use std::fmt;
 
 /// The most bytes of a client's frame, without what ends or precedes it.
-pub(crate) const MAX_FRAME_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_FRAME_BYTES: usize = 64 << 10;
+/// What a server's frame has besides a body, each of whose bytes may take [`ESCAPED_BYTES`].
+pub(crate) const FRAME_ROOM: usize = 4 << 10;
+/// The most that one byte of a body takes in a frame: `\u0001`.
+pub(crate) const ESCAPED_BYTES: usize = 6;
 
 /// What a client says.
 #[derive(Debug, PartialEq, Eq)]

@@ -18,6 +18,9 @@ use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Questions of other nodes that wait to be answered.
+const MAX_QUESTIONS: usize = 64;
+
 /// What this node listens to. Returns the questions, which are answered on a thread of their own.
 pub(crate) fn subscribe(
     bus: &Bus,
@@ -74,7 +77,7 @@ pub(crate) fn subscribe(
             broadcasts.hear(message.bytes);
         }
     });
-    let (question_tx, question_rx) = bounded(64);
+    let (question_tx, question_rx) = bounded(MAX_QUESTIONS);
     bus.on(topic::QUESTION, move |event| {
         if let Event::Message(message) = event
             && let Ok(question) = message.json()

@@ -35,6 +35,8 @@ mod gauges;
 mod hearing;
 mod http;
 mod inbox;
+#[cfg(test)]
+mod limits;
 pub mod logging;
 mod metrics;
 pub mod node;

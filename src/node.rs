@@ -41,6 +41,11 @@ use std::time::{Duration, Instant};
 const BACKLOG: i32 = 4096;
 /// Threads that bring clients up to date.
 const CATCH_UPS: usize = 2;
+/// How often a client may stand in the queue of catch-up, and in the bookkeeper's, at most; so nobody waits to enter.
+const IN_CATCH_UP: usize = 2;
+const IN_BOOK: usize = 4;
+/// Places in these queues for who has just left.
+const PLACES_BESIDES: usize = 64;
 /// How long the ports stay closed for the store to be reached first.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
 /// The share of each step of stopping. The last word is [`STOP_LIMIT`]'s.
@@ -48,7 +53,7 @@ const HTTP_SHARE: Duration = Duration::from_secs(3);
 const GOODBYE_SHARE: Duration = Duration::from_secs(1);
 const BOOK_SHARE: Duration = Duration::from_secs(2);
 /// A stop takes no longer, whatever hangs.
-const STOP_LIMIT: Duration = Duration::from_secs(8);
+pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(8);
 
 /// Why a node does not run.
 #[derive(Debug)]
@@ -168,9 +173,8 @@ impl Parts {
             clients,
             metrics,
             drainer: Arc::new(drainer),
-            // A client stands in each of these at most once or twice, so nobody waits to enter.
-            catch_up: bounded(2 * max_clients + 64),
-            book: Book::new(4 * max_clients + 64),
+            catch_up: bounded(IN_CATCH_UP * max_clients + PLACES_BESIDES),
+            book: Book::new(IN_BOOK * max_clients + PLACES_BESIDES),
             stop: bounded(1),
         })
     }

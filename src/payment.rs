@@ -13,8 +13,10 @@ use std::time::Duration;
 pub const MAX_DEPTH: usize = 64;
 /// The most characters of one number in a `msg`.
 pub const MAX_NUMBER_CHARS: usize = 256;
-const MAX_ID_CHARS: usize = 128;
-const MAX_CHANNEL_CHARS: usize = 64;
+/// The most characters of a client id and of a payment id: keys in the store are made of them.
+pub(crate) const MAX_ID_CHARS: usize = 128;
+/// The most characters of a channel.
+pub(crate) const MAX_CHANNEL_CHARS: usize = 64;
 
 /// The profiles of payment gateways. Each owns the payment ids that begin with its name and `:`, so a sender's must not.
 pub const GATEWAY_PROFILES: [&str; 8] =

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 /// The most characters of one text.
-const MOST: usize = 2_000;
+pub(crate) const MOST: usize = 2_000;
 
 /// Whether a character ends a line, steers a terminal or turns the order of what follows.
 fn is_unfit(c: char) -> bool {

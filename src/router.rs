@@ -15,7 +15,7 @@ const GAP: Duration = Duration::from_millis(5);
 /// The most bells in the queue.
 pub(crate) const MAX_BELLS: usize = 16 * 1024;
 /// The most bytes of them.
-const MAX_BELL_BYTES: usize = 64 << 20;
+pub(crate) const MAX_BELL_BYTES: usize = 64 << 20;
 
 /// The bell queue's entrance.
 pub(crate) struct Bells {

@@ -10,11 +10,11 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 
 /// How often an address may be wrong before it waits.
-const TRIES: u8 = 10;
+pub(crate) const TRIES: u8 = 10;
 /// How long each further answer waits.
-const WAIT: Duration = Duration::from_secs(1);
+pub(crate) const WAIT: Duration = Duration::from_secs(1);
 /// The most addresses that are remembered, of each kind.
-const MOST: usize = 32_768;
+pub(crate) const MOST: usize = 32_768;
 
 /// What is remembered of addresses.
 pub(crate) struct Strangers {

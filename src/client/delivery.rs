@@ -22,9 +22,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// The most bytes of unacknowledged frames on the wire; one frame always goes.
 pub(crate) const MAX_WINDOW_BYTES: usize = 1 << 20;
 /// The most bells that are kept ahead of their turn.
-const MAX_EARLY: usize = 16;
+pub(crate) const MAX_EARLY: usize = 16;
 /// The most bytes of them.
-const MAX_EARLY_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_EARLY_BYTES: usize = 64 * 1024;
 /// The most dead letters that are remembered until their bells have come.
 const MAX_DEAD: usize = 1024;
 

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The least time between two connections of one client that enter the map.
-const LEAST_HOLD: Duration = Duration::from_millis(100);
+pub(crate) const LEAST_HOLD: Duration = Duration::from_millis(100);
 /// From so many remembered turns on, those that have passed are forgotten.
 const MANY_TURNS: usize = 1024;
 

@@ -22,8 +22,12 @@ use std::time::{Duration, Instant};
 
 /// From connecting to the end of the first frame.
 pub(crate) const HELLO_LIMIT: Duration = Duration::from_secs(10);
+/// Heartbeats without a byte from a client until it counts as gone; it is pinged after each.
+pub(crate) const SILENT_HEARTBEATS: u32 = 3;
 /// How long a refused client's bytes are still read, so that it can read why.
 const LINGER: Duration = Duration::from_secs(1);
+/// How much of them: four of the longest frames, which a client may have sent before it could read why.
+const LINGER_BYTES: usize = 4 * MAX_FRAME_BYTES;
 /// What is read at once. No more, for a thousand readers' stacks share one processor's cache.
 const READ_BYTES: usize = 256;
 /// What an idle client may keep as its buffer.
@@ -131,7 +135,7 @@ fn converse(reception: &Reception, connection: &Arc<Connection>, frames: &mut Fr
         match frames.fill(connection.stream()) {
             Filled::Some => silent = 0,
             Filled::End => return CloseReason::Left,
-            Filled::Nothing if silent >= 2 => return CloseReason::IdleTimeout,
+            Filled::Nothing if silent + 1 >= SILENT_HEARTBEATS => return CloseReason::IdleTimeout,
             Filled::Nothing => {
                 silent += 1;
                 connection.say(PING);
@@ -181,7 +185,7 @@ fn give_way(reception: &Reception, caller: &Caller) {
 fn linger(mut stream: &TcpStream) {
     let deadline = Instant::now() + LINGER;
     let mut scratch = [0; READ_BYTES];
-    let mut left = 4 * MAX_FRAME_BYTES;
+    let mut left = LINGER_BYTES;
     while left > 0 {
         let time = deadline.saturating_duration_since(Instant::now());
         if time.is_zero() || stream.set_read_timeout(Some(time)).is_err() {

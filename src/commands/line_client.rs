@@ -7,10 +7,12 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::connect;
+use crate::args::MAX_BODY_BYTES;
+use crate::frame::{ESCAPED_BYTES, FRAME_ROOM};
 
-/// The longest line that any server sends: six times the largest body limit (16 MiB) and 4 KiB.
+/// The longest line that any server sends.
 // Source: README.md, *TCP reference*. The buffer grows only as far as a line needs.
-const MAX_LINE_BYTES: usize = 6 * 16 * 1024 * 1024 + 4096;
+const MAX_LINE_BYTES: usize = ESCAPED_BYTES * MAX_BODY_BYTES + FRAME_ROOM;
 const WRITE_TIME: Duration = Duration::from_secs(10);
 
 /// What waiting for a line brought.

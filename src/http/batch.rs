@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Instant;
 use tiny_http::{Header, StatusCode};
 
-/// The most lines of a batch.
-const MAX_LINES: usize = 10_000;
+/// The most lines of a batch: each takes an answer of its own, and all of them wait for the last.
+pub(crate) const MAX_LINES: usize = 10_000;
 /// How many lines of one batch are on their way at once: they leave room for others in a round.
 const MAX_LINES_OUT: usize = 32;
 /// What became of a line, and which it is.

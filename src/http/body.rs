@@ -6,11 +6,12 @@
 use super::Problem;
 use super::request::{Framing, line_length};
 
-/// What a chunk's size may be followed by: extensions, which mean nothing to us.
-const MAX_EXTENSION: usize = 256;
-const MAX_SIZE_DIGITS: usize = 8;
+/// The most bytes behind a chunk's size: extensions, which mean nothing to us.
+pub(crate) const MAX_EXTENSION: usize = 256;
+/// The most hex digits of a chunk's size: 4 GiB, far above any body limit, and nothing can overflow.
+pub(crate) const MAX_SIZE_DIGITS: usize = 8;
 /// The most bytes of trailers, which are checked and ignored.
-const MAX_TRAILERS: usize = 4096;
+pub(crate) const MAX_TRAILERS: usize = 4096;
 
 /// A body, as far as it has come.
 pub(super) struct Body {

@@ -23,9 +23,11 @@ struct Page {
 }
 
 /// The most clients of a page.
-const PAGE_CLIENTS: usize = 1000;
+pub(crate) const PAGE_CLIENTS: usize = 1000;
 /// How long other nodes have to answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// Nodes whose answers wait at once; those past it count as missing.
+const MAX_ANSWERS: usize = 256;
 
 impl Routes {
     /// `GET /v1/clients`, with `?pending=true` and `?after=…`.
@@ -76,7 +78,7 @@ impl Routes {
             topic: format!("online/{}", Token::random().as_str()),
             after: after.map(|after| after.as_str().to_owned()),
         };
-        let (answer_tx, answer_rx) = crossbeam_channel::bounded::<Online>(256);
+        let (answer_tx, answer_rx) = crossbeam_channel::bounded::<Online>(MAX_ANSWERS);
         let listening = self.bus.on(&question.topic, move |event| {
             if let Event::Message(message) = event
                 && let Ok(online) = message.json()

@@ -9,9 +9,9 @@ use crate::inbox::{Letter, Retry, Status};
 use crate::payment::{ClientId, Seq};
 
 /// The most dead letters of a page.
-const PAGE_LETTERS: usize = 1000;
+pub(crate) const PAGE_LETTERS: usize = 1000;
 /// After so many bytes a page ends.
-const PAGE_BYTES: usize = 4 << 20;
+pub(crate) const PAGE_BYTES: usize = 4 << 20;
 /// What a dead letter says of an operator's refusal.
 const BY_OPERATOR: &str = "refused by an operator";
 

@@ -17,20 +17,20 @@ use connection::Connection;
 pub(crate) use problem::Problem;
 pub(crate) use request::{Head, Request};
 
-mod batch;
-mod body;
+pub(crate) mod batch;
+pub(crate) mod body;
 mod broadcasts;
 mod canned;
 pub(crate) mod clients;
 pub(crate) mod connection;
-mod dead_letters;
+pub(crate) mod dead_letters;
 pub(crate) mod door;
 pub(crate) mod gateways;
-mod payments;
+pub(crate) mod payments;
 pub(crate) mod problem;
 mod reader;
 pub(crate) mod request;
-mod room;
+pub(crate) mod room;
 pub(crate) mod routes;
 #[cfg(test)]
 mod tests;

@@ -16,13 +16,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a post may wait for the store before it is refused.
-pub(super) const STORE_LIMIT: Duration = Duration::from_millis(1500);
+pub(crate) const STORE_LIMIT: Duration = Duration::from_millis(1500);
 /// Of a raw body. It goes into the frame, whose length receivers rely on.
-const MAX_CONTENT_TYPE_BYTES: usize = 1024;
+pub(crate) const MAX_CONTENT_TYPE_BYTES: usize = 1024;
 /// What a `?wait` may ask for, in seconds.
-const WAITS: std::ops::RangeInclusive<u64> = 1..=30;
+pub(crate) const WAITS: std::ops::RangeInclusive<u64> = 1..=30;
 /// What `expires_in` may be, in seconds: up to a year.
-const LIVES: std::ops::RangeInclusive<u64> = 1..=31_536_000;
+pub(crate) const LIVES: std::ops::RangeInclusive<u64> = 1..=31_536_000;
 
 // A derived reader refuses a known field that is given twice and passes over unknown ones.
 #[derive(Deserialize)]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What a connection may hold of a body without asking: so much that single payments of the usual size go on while
 /// large bodies are refused, and no more than the largest head takes.
-pub(super) const FREE_BODY_BYTES: usize = 16 << 10;
+pub(crate) const FREE_BODY_BYTES: usize = 16 << 10;
 
 /// The room of one door.
 #[derive(Debug)]

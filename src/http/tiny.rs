@@ -23,7 +23,7 @@ pub(crate) const WORKERS: usize = 16;
 const ANSWER_TIME: Duration = Duration::from_secs(35);
 
 /// Requests that may wait on threads of their own at a time.
-const MAX_WAITING: usize = 1024;
+pub(crate) const MAX_WAITING: usize = 1024;
 
 /// The side door.
 pub(crate) struct SideDoor {

@@ -15,7 +15,7 @@ pub(crate) const MAX_JOBS: usize = super::MAX_PER_CALL;
 /// The most bytes of one round; one job always fits.
 pub(crate) const MAX_BYTES: usize = 1 << 20;
 /// The most bytes that may wait in the list.
-const MAX_WAITING_BYTES: usize = 64 << 20;
+pub(crate) const MAX_WAITING_BYTES: usize = 64 << 20;
 
 /// Something to be stored together with others.
 pub(crate) trait Job: Send {

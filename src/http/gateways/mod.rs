@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::payments::{STORE_LIMIT, problem_of};
 use super::routes::Routes;
 use super::{Admission, Answer, Problem, Request};
+use crate::frame::{ESCAPED_BYTES, FRAME_ROOM};
 use crate::inbox::{Accepted, Deposit, Done, Error, Status};
 use crate::metrics::Metrics;
 use crate::payment::{Channel, ClientId, Payment, Seq};
@@ -30,9 +31,9 @@ mod xml;
 
 /// How long before its gateway gives up a notification is answered.
 const MARGIN: Duration = Duration::from_secs(1);
-/// The longest line that a client gets is this and six times the body limit (README.md, *Writing a receiver*); the
-/// rest of 4 KiB is for what a frame has besides its content.
-const CONTENT_ROOM: usize = (4 << 10) - 512;
+/// Of the room that a line has past six times the body limit, what a notification's query and headers may take; the rest
+/// is for the other fields of the frame.
+const CONTENT_ROOM: usize = FRAME_ROOM - 512;
 
 /// The gateways that are served.
 pub(crate) struct Gateways {
@@ -117,7 +118,7 @@ impl Routes {
             return reply.failure("signature_probe");
         }
         let content = notice::content(profile, request);
-        if content.bytes() > 6 * self.body_limit + CONTENT_ROOM {
+        if content.bytes() > ESCAPED_BYTES * self.body_limit + CONTENT_ROOM {
             // Receivers rely on the length of their lines.
             return reply.failure("head_too_large");
         }
