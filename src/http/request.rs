@@ -465,7 +465,7 @@ fn offset(text: &str) -> u32 {
 mod tests {
     use super::*;
 
-    const LIMIT: usize = 16 << 10;
+    const LIMIT: usize = crate::http::door::MAX_HEAD_BYTES;
 
     /// Finds and parses a head, as the strict door does.
     fn read(text: impl AsRef<[u8]>) -> Result<Head, (u16, &'static str)> {

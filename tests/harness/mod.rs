@@ -12,6 +12,7 @@
 
 pub mod http;
 pub mod json;
+pub mod limits;
 pub mod line_client;
 pub mod node;
 pub mod program;
@@ -26,6 +27,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use http::{Answer, Http};
+pub use limits::limit;
 pub use line_client::{Client, Frame, Framing, Line, Next, Payment};
 pub use node::{Deployment, Home, Node};
 pub use program::{Exit, Program};
