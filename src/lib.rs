@@ -48,6 +48,7 @@ mod seldom;
 mod signals;
 mod sizing;
 mod socket;
+mod spare;
 mod strangers;
 mod tender;
 mod thread;

@@ -7,6 +7,7 @@ use crate::doorstep::Doorstep;
 use crate::framing::Framing;
 use crate::seldom::Seldom;
 use crate::socket::turn_away;
+use crate::spare::{Spare, Taken};
 use crate::thread;
 use rustix::net::sockopt;
 use socket2::{SockRef, TcpKeepalive};
@@ -41,20 +42,24 @@ pub(crate) struct Door {
     /// The last thread could not be had; said once, not for each connection of a flood.
     threads_fail: AtomicBool,
     refused: Seldom,
+    failing: Seldom,
 }
 
 impl Door {
     pub(crate) fn new(reception: Arc<Reception>, most: usize) -> Arc<Door> {
         let (stopping, threads_fail) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (inside, doorstep, refused) = (AtomicUsize::new(0), Doorstep::new(), Seldom::default());
-        Arc::new(Door { reception, most, inside, doorstep, stopping, threads_fail, refused })
+        let (inside, doorstep) = (AtomicUsize::new(0), Doorstep::new());
+        let (refused, failing) = (Seldom::default(), Seldom::default());
+        Arc::new(Door { reception, most, inside, doorstep, stopping, threads_fail, refused, failing })
     }
 
     /// The thread body: takes connections until [`Door::stop`]. No error ends it.
     pub(crate) fn accept(self: &Arc<Self>, listener: &TcpListener, framing: Framing) {
         let mut pause = PAUSE;
         let mut number = 0u64;
+        let mut spare = Spare::new();
         loop {
+            spare.refill();
             let accepted = listener.accept();
             if self.stopping.load(Ordering::Acquire) {
                 return;
@@ -67,11 +72,18 @@ impl Door {
                 }
                 Err(e) if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
                 Err(error) => {
-                    if pause == PAUSE {
-                        log::warn!("tcp: accept: {error}; trying again");
+                    self.failing.warn(|| format!("tcp: accept: {error}; connections are refused, or wait"));
+                    match spare.accept(listener, &error) {
+                        Some(Taken::Welcome(stream, peer)) => {
+                            number += 1;
+                            self.let_in(number, Caller { stream: Arc::new(stream), peer, framing });
+                        }
+                        Some(Taken::Refused(stream)) => self.turn_away(&stream, framing),
+                        None => {
+                            std::thread::sleep(pause);
+                            pause = (pause * 2).min(LONGEST_PAUSE);
+                        }
                     }
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }

@@ -20,6 +20,7 @@ use crate::doorstep::Doorstep;
 use crate::drainer::Drainer;
 use crate::seldom::Seldom;
 use crate::socket::turn_away;
+use crate::spare::{Spare, Taken};
 
 /// Enough for a route with everything below it; the default of 2 MiB only costs address space.
 const STACK_BYTES: usize = 256 << 10;
@@ -76,6 +77,7 @@ pub(crate) struct Door {
     /// The last thread could not be started; so that it is logged once, not for each connection of a flood.
     threads_fail: AtomicBool,
     refused: Seldom,
+    failing: Seldom,
 }
 
 /// What the connections of one door share.
@@ -106,34 +108,41 @@ impl Door {
             inside: Mutex::default(),
             empty: Condvar::new(),
         };
-        Door { listener, lobby: Arc::new(lobby), threads_fail: AtomicBool::new(false), refused: Seldom::default() }
+        let (threads_fail, refused, failing) = (AtomicBool::new(false), Seldom::default(), Seldom::default());
+        Door { listener, lobby: Arc::new(lobby), threads_fail, refused, failing }
     }
 
     /// The thread body: takes connections until [`Door::stop`]. No error ends it.
     pub(crate) fn accept(&self) {
         let mut pause = PAUSE;
         let mut number = 0;
+        let mut spare = Spare::new();
         loop {
+            spare.refill();
             let accepted = self.listener.accept();
             if self.lobby.is_stopping() {
                 return;
             }
             match accepted {
                 Ok((socket, peer)) => {
-                    if pause > PAUSE {
-                        log::info!("http: connections are accepted again");
-                        pause = PAUSE;
-                    }
+                    pause = PAUSE;
                     number += 1;
                     self.let_in(number, socket, peer);
                 }
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
-                    if pause == PAUSE {
-                        log::warn!("http: accept: {error}; trying again");
+                    self.failing.warn(|| format!("http: accept: {error}; connections are refused, or wait"));
+                    match spare.accept(&self.listener, &error) {
+                        Some(Taken::Welcome(socket, peer)) => {
+                            number += 1;
+                            self.let_in(number, socket, peer);
+                        }
+                        Some(Taken::Refused(socket)) => self.turn_away(&socket),
+                        None => {
+                            thread::sleep(pause);
+                            pause = (pause * 2).min(LONGEST_PAUSE);
+                        }
                     }
-                    thread::sleep(pause);
-                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }

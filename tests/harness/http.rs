@@ -158,6 +158,17 @@ impl Http {
         self.stream.write_all(bytes).expect("bytes to an HTTP port");
     }
 
+    /// The same, where the server may have closed already.
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// Whether something has come that was not read yet, if only the end.
+    pub fn has_more(&self) -> bool {
+        let _ = self.stream.set_read_timeout(Some(Duration::from_millis(1)));
+        self.stream.peek(&mut [0]).is_ok()
+    }
+
     #[track_caller]
     pub fn answer(&mut self) -> Answer {
         self.try_answer(false).unwrap_or_else(|e| panic!("no answer: {e}"))

@@ -5,7 +5,7 @@ use std::ops::Index;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::Value;
 
 use super::program::lock;
@@ -222,6 +222,31 @@ impl Node {
         lock(&self.running).program.signal(signal);
     }
 
+    /// Runs as this user, under limits that a shell sets, which hold for it as for any service. Its inboxes must be where that user may write.
+    #[track_caller]
+    pub fn under_user(uid: u32, limits: &str, args: &[&str], redis: Option<Arc<Redis>>, dir: Arc<TempDir>) -> Node {
+        let program = dir.join("payrelay");
+        std::fs::copy(env!("CARGO_BIN_EXE_payrelay"), &program).expect("a copy that this user may run");
+        let args = ["serve", "--http", "127.0.0.1:0", "--tcp", "127.0.0.1:0", "--node", "n1"].iter().chain(args);
+        let args: Vec<String> = args.map(|&arg| arg.to_owned()).collect();
+        let mut command = std::process::Command::new("bash");
+        command.args(["-c", &format!("{limits}; exec \"$0\" \"$@\"")]).arg(&program).args(&args);
+        command.env_remove("RUST_LOG").current_dir("/");
+        std::os::unix::process::CommandExt::uid(&mut command, uid);
+        let running = Running::of(Program::spawn(command, None), &args);
+        let node = Node {
+            name: "n1".to_owned(),
+            args,
+            env: &[],
+            running: Mutex::new(running),
+            earlier: Mutex::default(),
+            redis,
+            _dir: dir,
+        };
+        node.expect_ready();
+        node
+    }
+
     /// How many descriptors its process has open.
     pub fn descriptors(&self) -> usize {
         self.count_in_proc("fd")
@@ -229,11 +254,36 @@ impl Node {
 
     /// Lets the process have at most so many descriptors from now on; what it has, it keeps.
     pub fn limit_descriptors(&self, most: usize) {
+        self.limit(Resource::Nofile, most);
+    }
+
+    /// Lets it have at most so much of something from now on; what it has, it keeps.
+    pub fn limit(&self, resource: Resource, most: usize) {
         let pid = i32::try_from(lock(&self.running).program.pid()).ok().and_then(rustix::process::Pid::from_raw);
         let most = u64::try_from(most).expect("a small number");
-        let before = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let limit = rustix::process::Rlimit { current: Some(most), maximum: before.maximum };
-        rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).expect("our own child");
+        let limit = Rlimit { current: Some(most), maximum: getrlimit(resource).maximum };
+        prlimit(pid, resource, limit).expect("our own child");
+    }
+
+    /// The processor time that it has taken.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = self.read_in_proc("stat");
+        // Behind the name, which may hold blanks: the twelfth and thirteenth field there, in hundredths of a second.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |field: usize| fields[field].parse::<u64>().expect("a number");
+        Duration::from_millis((ticks(11) + ticks(12)) * 10)
+    }
+
+    /// The bytes of memory that it has.
+    pub fn memory(&self) -> usize {
+        let status = self.read_in_proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a living process");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
+    }
+
+    fn read_in_proc(&self, what: &str) -> String {
+        let path = format!("/proc/{}/{what}", lock(&self.running).program.pid());
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
     }
 
     /// How many threads its process has.
@@ -388,8 +438,12 @@ impl Drop for Node {
 impl Running {
     #[track_caller]
     fn start(args: &[String], env: &[(&str, &str)]) -> Running {
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let mut program = Program::start(&args, env);
+        let flags: Vec<&str> = args.iter().map(String::as_str).collect();
+        Running::of(Program::start(&flags, env), args)
+    }
+
+    #[track_caller]
+    fn of(mut program: Program, args: &[String]) -> Running {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some((http, tcp)) = addresses(&program.stderr()) {
