@@ -169,3 +169,9 @@ fn the_readmes_table_tells_every_limit_as_it_is() {
         assert!(known.contains_key(name), "README.md tells of a limit that nobody knows: {name}");
     }
 }
+
+#[test]
+fn the_scripts_hold_a_client_id_as_long_as_the_node_does() {
+    let of_scripts = std::str::from_utf8(inbox::redis::LEAST_HOLD_MS).expect("digits").parse();
+    assert_eq!(of_scripts.map(Duration::from_millis), Ok(LEAST_HOLD));
+}

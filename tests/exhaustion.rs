@@ -12,12 +12,12 @@ use harness::node::{JSON, envelope};
 use harness::{
     Client, Home, Http, Line, Node, Redis, TempDir, eventually, eventually_some, http, limit, on_both_inboxes, pause,
 };
-use rustix::process::Resource;
+use rustix::process::{Resource, getrlimit};
 
 on_both_inboxes!(without_descriptors_who_comes_is_told_so, without_threads_who_comes_is_told_so);
 
 /// How long we watch that a node which can take nobody does not spin.
-const WATCH: Duration = Duration::from_secs(2);
+const WATCH: Duration = Duration::from_secs(1);
 
 /// A connection that stays open and has had its first answer.
 fn try_sender(node: &Node) -> Option<Http> {
@@ -122,13 +122,14 @@ const NOBODY: u32 = 61_234;
 /// What such a user may have, threads counted: room for a node and a few connections.
 const PROCESSES: usize = 120;
 
-/// Processes that do nothing, of a user who may have so many and then has none left.
+/// Processes that do nothing, so many that a node of their user can have no thread more.
 struct Crowd(Vec<Child>);
 
 impl Crowd {
     fn of(node: &Node) -> Crowd {
         let sleep = || Command::new("sleep").arg("600").uid(NOBODY).stdin(Stdio::null()).spawn().expect("root may");
-        let crowd = Crowd((node.threads()..PROCESSES).map(|_| sleep()).collect());
+        // A few more, for a thread of the node may just be ending.
+        let crowd = Crowd((node.threads()..PROCESSES + 10).map(|_| sleep()).collect());
         // They are counted once they are this user's.
         eventually("the last of them is there", || {
             crowd
@@ -149,29 +150,40 @@ impl Drop for Crowd {
     }
 }
 
+/// A node of a user who has nothing else, with its inboxes at `home`.
+fn node_of_its_own_user(home: Home) -> Node {
+    let dir = Arc::new(TempDir::new());
+    std::os::unix::fs::chown(dir.path(), Some(NOBODY), None).expect("root may");
+    let limits = format!("ulimit -u {PROCESSES}");
+    if home == Home::Redis {
+        let redis = Redis::start();
+        return Node::under_user(NOBODY, &limits, &["--redis", &redis.url()], Some(Arc::clone(&redis)), dir);
+    }
+    let data = dir.join("data").to_str().expect("UTF-8").to_owned();
+    Node::under_user(NOBODY, &limits, &["--data-dir", &data], None, dir)
+}
+
 fn without_threads_who_comes_is_told_so(home: Home) {
     // Two nodes would be one user's.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    if !rustix::process::geteuid().is_root() {
-        return println!("SKIPPED: running out of threads, for only root may run a node as a user of its own");
-    }
-    let dir = Arc::new(TempDir::new());
-    let redis = (home == Home::Redis).then(Redis::start);
-    std::os::unix::fs::chown(dir.path(), Some(NOBODY), None).expect("root may");
-    let data = dir.join("data").to_str().expect("UTF-8").to_owned();
-    let limits = format!("ulimit -u {PROCESSES}");
-    let node = match &redis {
-        Some(redis) => Node::under_user(NOBODY, &limits, &["--redis", &redis.url()], Some(Arc::clone(redis)), dir),
-        None => Node::under_user(NOBODY, &limits, &["--data-dir", &data], None, dir),
-    };
+    // The limit is none for root; and it is the user's, so that anybody else is above one of 1 at once.
+    let is_root = rustix::process::geteuid().is_root();
+    let node = if is_root { node_of_its_own_user(home) } else { Node::start(home) };
     let mut inside = Inside::of(&node);
     eventually("nobody else is there", || inside.is_alone());
-    let crowd = Crowd::of(&node);
+    let before = getrlimit(Resource::Nproc).current;
+    let crowd = is_root.then(|| Crowd::of(&node));
+    if !is_root {
+        node.limit(Resource::Nproc, 1);
+    }
     expect_refusals(&node);
     inside.expect_service(20);
     expect_calm(&node);
     drop(crowd);
+    if !is_root {
+        node.limit(Resource::Nproc, before.map_or(usize::MAX, |most| usize::try_from(most).expect("64 bits")));
+    }
     expect_recovery(&node, "threads");
     inside.expect_service(1);
 }

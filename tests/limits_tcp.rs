@@ -114,22 +114,32 @@ fn silence_has_so_many_heartbeats() {
     let beats = limit("heartbeats of silence");
     assert_eq!(pings, beats - 1, "a ping for each but the last");
     assert!(started.elapsed() >= Duration::from_secs(beats as u64) - Duration::from_millis(100));
-    // Who answers stays.
-    node.client("02").expect_nothing_but_pings(Duration::from_secs(beats as u64 + 1));
 }
 
 #[test]
-fn a_hello_has_its_time() {
-    let node = Node::start(Home::Embedded);
-    let limit = Duration::from_secs(limit("time for a hello") as u64);
-    // Half of it may be wasted.
-    let mut late = node.connect_raw();
-    let mut silent = node.connect_raw();
-    let started = Instant::now();
-    assert!(matches!(late.next(limit / 2), Next::Silence), "it is waited for");
-    if started.elapsed() < limit - Duration::from_secs(2) {
-        Client::hello_on(late, "01", "");
-    }
-    silent.expect_error("hello_timeout");
-    assert!(started.elapsed() >= limit - Duration::from_millis(200), "after {:?}", started.elapsed());
+fn so_many_refusals_wait_for_the_store() {
+    let node = Node::with(Home::Redis, &["--window", "65536"]);
+    let most = limit("a client's words that wait for the store");
+    let payments = most as u64 + 200;
+    let lines = vec![harness::node::envelope("01", "1", None); most + 200];
+    node.post_batch(&lines.join("\n")).expect(200);
+    let mut client = node.client("01");
+    client.expect_seqs(1..=payments);
+    node.redis().pause();
+    let nacks = |seqs: std::ops::RangeInclusive<u64>| -> String {
+        seqs.map(|seq| format!("{{\"type\":\"nack\",\"seq\":{seq}}}\n")).collect()
+    };
+    // Some are on their way to the store already; these are not too many at any rate.
+    client.send_bytes(nacks(1..=most as u64).as_bytes());
+    client.send_line(r#"{"type":"ping"}"#);
+    expect_pong(&mut client);
+    let _ = client.try_send_bytes(nacks(most as u64 + 1..=payments).as_bytes());
+    let (_, code) = client.read_to_the_end();
+    assert_eq!(code.as_deref(), Some("unavailable"));
+    // Nothing of it is lost: those that were taken are dead letters, the others come again.
+    node.redis().resume();
+    let mut again = harness::eventually_some("it is let in again", || Client::try_hello(node.tcp(), "01"));
+    let dead = || node.about("01")["dead_letters"].as_u64().unwrap_or_default();
+    harness::eventually("the others come again", || dead() >= most as u64);
+    again.expect_any_payment();
 }

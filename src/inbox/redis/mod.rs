@@ -57,7 +57,7 @@ use std::time::{Duration, Instant};
 use waiting::Touched;
 
 /// The least time between two changes of hands of one client.
-const LEAST_HOLD_MS: &[u8] = b"100";
+pub(crate) const LEAST_HOLD_MS: &[u8] = b"100";
 /// How often Redis is asked what its word is worth.
 const ASK_DURABILITY: Duration = Duration::from_secs(5);
 
