@@ -111,7 +111,7 @@ fn of_clients() -> Vec<(&'static str, String)> {
         ("frame to a client over `u16be`", bytes(u16::MAX)),
         ("time for a hello", time(reader::HELLO_LIMIT)),
         ("time for the store to take a hello", time(CLAIM_LIMIT)),
-        ("stranger whose place is taken last", time(doorstep::STRANGER_GRACE)),
+        ("time for which a stranger keeps its place", time(doorstep::STRANGER_GRACE)),
         ("strangers that give way at once", count(doorstep::MOST_LEAVING)),
         ("heartbeats of silence", count(reader::SILENT_HEARTBEATS)),
         ("socket that takes nothing of what is owed", time(drainer::PATIENCE)),
