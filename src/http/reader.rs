@@ -186,16 +186,18 @@ impl Reader {
 
     /// Waits for the first bytes of a request.
     fn skip_line_ends(&mut self) -> Result<(), End> {
-        for _ in 0..=FORGIVEN_LINE_ENDS {
-            if self.start == self.input.len() {
-                self.fill(false)?;
+        let mut forgiven = 0;
+        loop {
+            match &self.input[self.start..] {
+                [b'\r', b'\n', ..] if forgiven < FORGIVEN_LINE_ENDS => {
+                    forgiven += 1;
+                    self.start += 2;
+                }
+                // Where a line end is cut in two, its other half is still coming.
+                [] | [b'\r'] => self.fill(false)?,
+                _ => return Ok(()),
             }
-            if !self.input[self.start..].starts_with(b"\r\n") {
-                break;
-            }
-            self.start += 2;
         }
-        Ok(())
     }
 
     fn read_body(&mut self, head: &Head, limit: usize) -> Result<Vec<u8>, End> {

@@ -541,8 +541,22 @@ fn a_line_end_before_a_request_is_forgiven() {
     assert_eq!(peer.reply().body, "GET /a ");
     peer.say(GET);
     assert_eq!(peer.reply().body, "GET /a ");
-    peer.say("\r\n\r\n\r\n\r\n");
+    peer.say(format!("\r\n\r\n{GET}"));
+    assert_eq!(peer.reply().body, "GET /a ");
+    peer.say(format!("\r\n\r\n\r\n{GET}"));
     peer.expect_problem(400, "bad_request");
+}
+
+#[test]
+fn a_line_end_before_a_request_is_forgiven_wherever_it_is_cut() {
+    let scene = Scene::new();
+    let mut peer = scene.peer();
+    for byte in format!("\r\n\r\n{GET}").bytes() {
+        peer.say([byte]);
+        // So that it comes alone.
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(peer.reply().body, "GET /a ");
 }
 
 #[test]
