@@ -178,6 +178,20 @@ fn a_body_without_a_length_is_411() {
 }
 
 #[test]
+fn a_body_that_is_encoded_is_415_wherever_that_is_said() {
+    let node = Node::start(Home::Embedded);
+    for path in ["/v1/payments", "/v1/clients/01/payments"] {
+        for codings in [&["gzip"][..], &["identity", "gzip"], &["gzip", "identity"], &["identity, gzip"]] {
+            let headers: Vec<_> = codings.iter().map(|coding| ("Content-Encoding", *coding)).collect();
+            node.request("POST", path, &headers, b"\x1f\x8b\x08\x00").expect_problem(415, "unsupported_media_type");
+        }
+    }
+    node.expect_unknown("01");
+    let body = envelope("01", "1", None);
+    node.request("POST", "/v1/payments", &[("Content-Encoding", "Identity")], body.as_bytes()).expect(202);
+}
+
+#[test]
 fn another_content_type_is_415() {
     let node = Node::start(Home::Embedded);
     for content_type in ["text/plain", "application/xml", "multipart/form-data; boundary=x", "application/jsonx"] {

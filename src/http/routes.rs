@@ -238,7 +238,7 @@ impl Routes {
         if *head.method() != Method::Post || matches!(route, Route::Retry(..)) {
             return Ok(0);
         }
-        if head.header("Content-Encoding").is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        if head.headers_named("Content-Encoding").any(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
             return Err(Problem::unsupported_media_type("send the body without a Content-Encoding"));
         }
         match route {
