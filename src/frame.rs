@@ -75,15 +75,17 @@ impl ClientFrame {
         if let Some(seq) = plain_ack(line) {
             return Ok(ClientFrame::Ack(seq));
         }
+        // Of bytes the parser would look at those fields alone that it knows.
+        let text = std::str::from_utf8(line).map_err(|e| InvalidFrame::Json(format!("not UTF-8: {e}")))?;
         // A derived reader would take an array too, by position.
         if !is_object(line) {
-            let json: Result<IgnoredAny, _> = serde_json::from_slice(line);
+            let json: Result<IgnoredAny, _> = serde_json::from_str(text);
             return Err(match json {
                 Ok(_) => InvalidFrame::Frame("a line, or a frame, is one JSON object".into()),
                 Err(e) => InvalidFrame::Json(e.to_string()),
             });
         }
-        let fields: Fields = serde_json::from_slice(line).map_err(|e| match e.classify() {
+        let fields: Fields = serde_json::from_str(text).map_err(|e| match e.classify() {
             Category::Data => InvalidFrame::Frame(e.to_string()),
             _ => InvalidFrame::Json(e.to_string()),
         })?;
@@ -247,7 +249,9 @@ mod tests {
         for line in ["", "{", "hello", "\u{feff}{}", "{\"type\":\"ping\"} x", "\0"] {
             assert!(matches!(ClientFrame::parse(line.as_bytes()), Err(InvalidFrame::Json(_))), "{line:?}");
         }
-        assert!(matches!(ClientFrame::parse(&[b'"', 0xff, b'"']), Err(InvalidFrame::Json(_) | InvalidFrame::Frame(_))));
+        for line in [&b"\"\xff\""[..], b"{\"type\":\"ping\",\"x\":\"\xff\"}", b"{\"type\":\"\xff\"}"] {
+            assert!(matches!(ClientFrame::parse(line), Err(InvalidFrame::Json(_))), "{}", line.escape_ascii());
+        }
         for line in [
             r#"["hello","ar",null,null,null,null,null]"#,
             "[]",

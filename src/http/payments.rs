@@ -42,16 +42,18 @@ pub(super) fn present<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Option
 }
 
 /// Reads a body, or a line of one, which must be an object; `what` it is, for the problem.
-pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a [u8], what: &str) -> Result<T, Problem> {
+pub(super) fn object<'a, T: Deserialize<'a>>(body: &'a [u8], what: &str) -> Result<T, Problem> {
+    // Of bytes the parser would look at those fields alone that it knows.
+    let text = std::str::from_utf8(body).map_err(|e| Problem::bad_json(format!("not UTF-8: {e}")))?;
     // A derived reader would take an array too, by position.
-    if !is_object(text) {
-        let json: Result<IgnoredAny, _> = serde_json::from_slice(text);
+    if !is_object(body) {
+        let json: Result<IgnoredAny, _> = serde_json::from_str(text);
         return Err(match json {
             Ok(_) => Problem::bad_request(format!("{what} is a JSON object")),
             Err(e) => Problem::bad_json(e.to_string()),
         });
     }
-    serde_json::from_slice(text).map_err(|e| match e.classify() {
+    serde_json::from_str(text).map_err(|e| match e.classify() {
         Category::Data => Problem::bad_request(e.to_string()),
         _ => Problem::bad_json(e.to_string()),
     })
@@ -318,6 +320,17 @@ mod tests {
             ("", "bad_json"),
         ] {
             assert_eq!(refusal(envelope), code, "{envelope}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_no_json_wherever_it_stands() {
+        for body in [
+            &b"{\"client\":\"01\",\"msg\":1,\"x\":\"\xff\"}"[..],
+            b"{\"client\":\"01\",\"msg\":\"\xff\"}",
+            b"[\"\xff\"]",
+        ] {
+            assert_eq!(Envelope::parse(body).map(|_| ()).map_err(|problem| problem.code()), Err("bad_json"));
         }
     }
 
