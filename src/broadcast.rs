@@ -12,6 +12,7 @@ use crate::metrics::{LeftOut, Metrics};
 use crate::payment::{Channel, Content};
 use crate::seldom::Seldom;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use serde::de::IgnoredAny;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -31,10 +32,12 @@ impl Broadcast {
         Broadcast([HEAD, channel.as_str().as_bytes(), b"\",", content.as_bytes(), b"}"].concat())
     }
 
-    /// Takes what another node wrote; `None` if it is none. A line break would let it pass for two frames.
+    /// Takes what another node wrote; `None` if it is none. A line break would let it pass for two frames, and what is
+    /// no JSON would have every client end its connection.
     pub(crate) fn parse(text: &[u8]) -> Option<Broadcast> {
-        let is_one = text.starts_with(HEAD) && text.ends_with(b"}") && !text.iter().any(|&b| b == b'\n' || b == b'\r');
-        is_one.then(|| Broadcast(text.to_vec()))
+        let is_one = text.starts_with(HEAD) && !text.iter().any(|&b| b == b'\n' || b == b'\r');
+        let json = std::str::from_utf8(text).ok().filter(|_| is_one)?;
+        serde_json::from_str::<IgnoredAny>(json).is_ok().then(|| Broadcast(text.to_vec()))
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
@@ -167,7 +170,9 @@ mod tests {
         let two = [good.as_bytes(), b"\n", payment, b"\n"].concat();
         let whole = broadcast("1");
         let half = &whole.as_bytes()[..whole.as_bytes().len() - 1];
-        for bad in [&b""[..], b"{}", payment, &two, &two[..two.len() - 1], half] {
+        let no_json = [HEAD, b"a\",\"msg\":01}"].concat();
+        let no_text = [HEAD, b"a\",\"msg\":\"\xff\"}"].concat();
+        for bad in [&b""[..], b"{}", payment, &two, &two[..two.len() - 1], half, &no_json, &no_text] {
             assert!(Broadcast::parse(bad).is_none());
         }
     }
