@@ -481,10 +481,11 @@ impl Parcel {
         &self.text
     }
 
-    /// Reads the stored text; `None` if it is none.
+    /// Reads the stored text; `None` if it is none. None that we make has a line feed, and one that was damaged so would
+    /// pass for two frames.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Parcel> {
-        split(text)?;
+        split(text).filter(|_| !text.contains(&b'\n'))?;
         Some(Parcel { text: text.to_vec() })
     }
 
@@ -595,6 +596,17 @@ mod tests {
     fn a_message_is_kept_token_for_token_but_for_line_breaks() {
         let content = Content::json_text(b"{\r\n \"a\": 10.00,\n\"b\":1E400, \"a\":\"x\\n\\ud800\"}").expect("JSON");
         assert!(frame(&content).ends_with(r#""msg":{   "a": 10.00, "b":1E400, "a":"x\n\ud800"}}"#));
+    }
+
+    #[test]
+    fn a_stored_text_with_a_line_feed_is_none() {
+        let good = b"20 \"channel\":\"payments\"\"msg\":\"a b\"";
+        assert!(Parcel::parse(good).is_some());
+        for at in 3..good.len() {
+            let mut damaged = good.to_vec();
+            damaged[at] = b'\n';
+            assert_eq!(Parcel::parse(&damaged), None, "{at}");
+        }
     }
 
     #[test]
