@@ -137,14 +137,16 @@ impl State {
         format!("2 {born} {} {} {bytes_in} {gone} {bytes_gone} {tombs}", mark(last), mark(acked)).into_bytes()
     }
 
-    fn parse(text: &[u8]) -> Option<State> {
+    pub(super) fn parse(text: &[u8]) -> Option<State> {
         let [2, born, last, last_at, acked, acked_at, bytes_in, gone, bytes_gone, tombs] = numbers(text)? else {
             return None;
         };
         let last = Mark { seq: Seq(last), accepted_at: last_at };
         let acked = Mark { seq: Seq(acked), accepted_at: acked_at };
-        let sane = acked.seq <= last.seq && bytes_gone <= bytes_in && gone <= last.seq.0;
-        sane.then_some(State { born, last, acked, bytes_in, gone, bytes_gone, tombs })
+        let counts = acked.seq <= last.seq && gone <= last.seq.0 && tombs <= last.seq.since(acked.seq);
+        // No inbox gets there, and what is counted further from here cannot overflow.
+        let sizes = bytes_gone <= bytes_in && last.seq.0.max(bytes_in) <= i64::MAX as u64;
+        (counts && sizes).then_some(State { born, last, acked, bytes_in, gone, bytes_gone, tombs })
     }
 }
 
@@ -271,4 +273,26 @@ pub(super) fn seen(
     let Some(text) = ids.get((client.as_str(), id))? else { return Ok(None) };
     let seen = Seen::parse(text.value()).ok_or_else(|| corrupt(client, "a payment id"))?;
     Ok(Some(seen).filter(|seen| seen.born == born && seen.expires_at > now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_whose_numbers_cannot_be_is_none() {
+        let state = "2 1732330000000 9 1732330000123 4 1732330000100 900 3 300 1";
+        assert_eq!(State::parse(state.as_bytes()).map(State::to_bytes), Some(state.as_bytes().to_vec()));
+        for cannot_be in [
+            "2 0 9 0 10 0 900 3 300 0",
+            "2 0 9 0 4 0 900 10 300 0",
+            "2 0 9 0 4 0 900 3 901 0",
+            "2 0 9 0 4 0 900 3 300 6",
+            "2 0 9 0 4 0 900 3 300 18446744073709551615",
+            "2 0 18446744073709551615 0 4 0 900 3 300 0",
+            "2 0 9 0 4 0 18446744073709551615 3 300 0",
+        ] {
+            assert_eq!(State::parse(cannot_be.as_bytes()), None, "{cannot_be}");
+        }
+    }
 }
