@@ -190,6 +190,9 @@ fn number(text: &[u8]) -> Option<u64> {
 }
 
 #[cfg(test)]
+pub(crate) mod hostile;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

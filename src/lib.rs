@@ -33,6 +33,9 @@ mod framing;
 mod gate;
 mod gauges;
 mod hearing;
+#[cfg(test)]
+#[path = "../tests/hostile/mod.rs"]
+mod hostile;
 mod http;
 mod inbox;
 #[cfg(test)]

@@ -89,7 +89,7 @@ fn read_hello(
         if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
             return Err(CloseReason::HelloTimeout);
         }
-        match frames.fill(stream) {
+        match frames.fill(&**stream) {
             Filled::Some => {}
             Filled::Nothing => return Err(CloseReason::HelloTimeout),
             Filled::End => return Err(CloseReason::Left),
@@ -240,7 +240,7 @@ impl Frames {
     }
 
     /// Reads once. The buffer holds no more than one frame and what came with its end.
-    fn fill(&mut self, mut stream: &TcpStream) -> Filled {
+    fn fill(&mut self, mut stream: impl Read) -> Filled {
         self.buffer.drain(..self.taken);
         self.taken = 0;
         if self.buffer.is_empty() && self.buffer.capacity() > KEPT_BYTES {
@@ -261,3 +261,6 @@ impl Frames {
         }
     }
 }
+
+#[cfg(test)]
+mod hostile;

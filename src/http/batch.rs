@@ -117,7 +117,7 @@ fn whole_failure(outcomes: &[Result<Told, Problem>]) -> Option<&Problem> {
 }
 
 /// The lines of a batch: blank ones are none, a carriage return before the end is not the line's.
-fn lines_of(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
+pub(super) fn lines_of(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
     let lines: Vec<&[u8]> = body
         .split(|&b| b == b'\n')
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line))

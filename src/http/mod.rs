@@ -26,6 +26,8 @@ pub(crate) mod connection;
 pub(crate) mod dead_letters;
 pub(crate) mod door;
 pub(crate) mod gateways;
+#[cfg(test)]
+mod hostile;
 pub(crate) mod payments;
 pub(crate) mod problem;
 mod reader;

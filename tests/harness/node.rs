@@ -296,6 +296,15 @@ impl Node {
         std::fs::read_dir(&path).unwrap_or_else(|e| panic!("{path}: {e}")).count()
     }
 
+    /// How much memory its process has, in KiB.
+    pub fn memory_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", lock(&self.running).program.pid());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = rss.and_then(|rss| rss.trim().strip_suffix(" kB")?.parse().ok());
+        kib.unwrap_or_else(|| panic!("no VmRSS in {path}"))
+    }
+
     /// Freezes it.
     pub fn pause(&self) {
         self.signal(Signal::STOP);

@@ -171,7 +171,7 @@ impl Cases {
                 format!("\u{a0}{name}:"),
                 format!("\u{feff}{name}:"),
                 format!("{middle}:"),
-                format!("{name}"),
+                name.to_owned(),
                 format!(":{name}:"),
                 format!("\"{name}\":"),
                 format!("({name}):"),

@@ -24,6 +24,8 @@ use profile::{PROFILES, Profile};
 
 mod fields;
 mod form;
+#[cfg(test)]
+mod hostile;
 mod json;
 mod notice;
 pub(super) mod profile;

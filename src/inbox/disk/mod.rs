@@ -14,6 +14,8 @@
 //! connections are here, and none outlives the process. Answers wait for the fsync; a failed one
 //! is never repeated, for nobody knows then what the disk holds: the process ends.
 
+#[cfg(test)]
+mod hostile;
 mod job;
 mod letters;
 pub(crate) mod look;

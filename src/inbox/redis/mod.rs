@@ -22,6 +22,8 @@ mod burial;
 mod connection;
 pub(crate) mod durability;
 pub(crate) mod facts;
+#[cfg(test)]
+mod hostile;
 pub(crate) mod inquiry;
 mod lease;
 mod names;
