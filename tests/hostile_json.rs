@@ -4,7 +4,7 @@ mod hostile;
 
 use std::time::Instant;
 
-use harness::{Answer, Client, Home, Node};
+use harness::{Answer, Client, Home, Http, Node};
 use hostile::judge::{self, Json, delivered};
 use hostile::{json, mutation};
 
@@ -12,9 +12,9 @@ const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 /// Posts a body, and fails if the answer takes too long.
 #[track_caller]
-fn post(node: &Node, path: &str, body: &[u8]) -> Answer {
+fn post(http: &mut Http, path: &str, body: &[u8]) -> Answer {
     let begun = Instant::now();
-    let answer = node.request("POST", path, &[JSON], body);
+    let answer = http.send("POST", path, &[JSON], body);
     assert!(begun.elapsed() < mutation::LIMIT, "{}", body.escape_ascii());
     answer
 }
@@ -43,6 +43,7 @@ fn expect_delivered(client: &mut Client, msg: &str) {
 #[test]
 fn the_verdicts_are_those_of_the_grammar() {
     let messages = json::messages();
+    println!("{} messages, {} posts", messages.len(), json::posts().len());
     assert!(messages.len() >= 300, "{}", messages.len());
     for case in messages {
         let shown = case.text[..case.text.len().min(200)].escape_ascii();
@@ -53,12 +54,12 @@ fn the_verdicts_are_those_of_the_grammar() {
 #[test]
 fn a_message_is_judged_alike_in_an_envelope_and_alone() {
     let node = Node::start(Home::Embedded);
-    let mut client = node.client("01");
+    let (mut client, mut http) = (node.client("01"), node.http_client());
     let mut wrong = Vec::new();
     for case in json::messages() {
         let envelope = [b"{\"client\":\"01\",\"msg\":", case.text.as_slice(), b"}"].concat();
         for (path, body) in [("/v1/payments", &envelope), ("/v1/clients/01/payments", &case.text)] {
-            let answer = post(&node, path, body);
+            let answer = post(&mut http, path, body);
             if outcome(&answer) != expected(case.verdict) {
                 let shown = body[..body.len().min(200)].escape_ascii();
                 wrong.push(format!("{path}: {shown}: {:?}: {}", case.verdict, answer.show()));
@@ -106,9 +107,9 @@ fn a_message_is_judged_alike_in_a_batch() {
 #[test]
 fn an_envelope_is_one_object_of_known_fields_each_once() {
     let node = Node::start(Home::Embedded);
-    let (mut wrong, mut stored) = (Vec::new(), 0);
+    let (mut http, mut wrong, mut stored) = (node.http_client(), Vec::new(), 0);
     for (body, code) in json::posts() {
-        let answer = post(&node, "/v1/payments", &body);
+        let answer = post(&mut http, "/v1/payments", &body);
         let status = if code.is_empty() { 202 } else { 400 };
         stored += u64::from(answer.status == 202);
         if outcome(&answer) != (status, code.to_owned()) {
