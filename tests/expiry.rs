@@ -2,7 +2,7 @@
 mod harness;
 
 use harness::node::{JSON, envelope};
-use harness::{Deployment, Home, Node, PATIENCE, Redis, eventually, on_both_inboxes};
+use harness::{Deployment, Home, Mode, Node, PATIENCE, Proxy, Redis, Reply, eventually, on_both_inboxes};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -177,4 +177,63 @@ fn an_ack_never_passes_over_one_that_could_not_be_put_aside() {
     client.ack(3);
     node.expect_acknowledged("01", 3);
     assert_eq!(node.status("01", 2), "expired");
+}
+
+/// For as long as a node may take to make up its mind, whoever looks there finds this payment accepted.
+fn expect_accepted_for_a_while(node: &Node, seq: u64) {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(6) {
+        assert_eq!(node.status("01", seq), "accepted", "after {:?}", start.elapsed());
+        harness::pause();
+    }
+}
+
+#[test]
+fn an_outage_in_which_all_leases_lapse_expires_nothing_that_was_delivered_in_time() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(redis.port());
+    let here = Node::on_url(&redis, &proxy.redis_url(), "n1", &[]);
+    here.expect_ready();
+    let there = Node::on(&redis, "n2", &[]);
+    let mut client = here.client("01");
+    there.post_body(r#"{"client":"01","msg":1,"expires_in":2}"#).expect(202);
+    client.expect_payment(1, "1");
+
+    proxy.set_both(Mode::Hold);
+    redis.pause();
+    let paused = Instant::now();
+    eventually("all leases lapse", || paused.elapsed() > Duration::from_millis(5500));
+    redis.resume();
+    // The node that holds the client is the last that finds its way back.
+    there.expect_ready();
+    assert_eq!(redis.cli(&["EXISTS", "payrelay:0:lease:n1"]), Reply::Int(0), "its lease did lapse");
+    assert_eq!(there.status("01", 1), "accepted");
+    proxy.set_both(Mode::Pass);
+    expect_accepted_for_a_while(&there, 1);
+    client.ack(1);
+    there.expect_acknowledged("01", 1);
+}
+
+#[test]
+fn a_node_that_cannot_tell_what_it_delivered_in_time_loses_none_of_it() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(redis.port());
+    let here = Node::on_url(&redis, &proxy.redis_url(), "n1", &[]);
+    here.expect_ready();
+    let there = Node::on(&redis, "n2", &[]);
+    let mut client = here.client("01");
+    // What others tell it still comes.
+    proxy.set_pubsub(Some(Mode::Pass));
+    proxy.set_both(Mode::Hold);
+    assert_eq!(accept_brief(&there, "1"), 1);
+    client.expect_payment(1, "1");
+    let sent = Instant::now();
+    while sent.elapsed() < Duration::from_millis(4500) {
+        assert_eq!(there.status("01", 1), "accepted", "after {:?}", sent.elapsed());
+        harness::pause();
+    }
+    proxy.set_both(Mode::Pass);
+    expect_accepted_for_a_while(&there, 1);
+    client.ack(1);
+    there.expect_acknowledged("01", 1);
 }

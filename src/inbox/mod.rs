@@ -10,9 +10,9 @@
 //! - A session that owns the inbox reads on behind what it has sent: what it finds past its time there, it did not
 //!   send, and that is a dead letter at once. A bell is judged by the node's view of that clock.
 //! - Whoever else looks (a status, a repeat, a wait) leaves a payment alone that the present session has sent, which
-//!   the entry says (`Note::Sent`, only for what can expire), and for [`EXPIRY_GRACE`] what it may have sent. Once
-//!   that session is over, or its node is dead, nothing protects it any more; the dead letter then says
-//!   `maybe_delivered`.
+//!   the entry says (`Note::Sent`, only for what can expire), and for [`EXPIRY_GRACE`] what it may have sent; after an
+//!   outage, until all nodes have had time to be heard again. Once that session is over, or its node is dead, nothing
+//!   protects it any more; the dead letter then says `maybe_delivered`.
 //!
 //! A session that ended without a release, for its node was killed, may have sent what it could not write down any
 //! more: its payments count as maybe delivered too. Until it
@@ -44,8 +44,8 @@ pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(1);
 pub(crate) const MAX_PER_CALL: usize = 128;
 
 /// How long after its time a payment of a connected client is left to the node that holds it: word of what was sent in
-/// time may still be on its way.
-pub(crate) const EXPIRY_GRACE: Duration = Duration::from_millis(500);
+/// time may still be on its way. Longer than a store may be held up without anybody's taking notice.
+pub(crate) const EXPIRY_GRACE: Duration = Duration::from_secs(3);
 
 /// The most bytes that wait in one inbox, or are held as its dead letters.
 pub(crate) const MAX_INBOX_BYTES: u64 = 256 << 20;

@@ -4,7 +4,7 @@ use super::tables::{
     ENTRIES, Fault, IDS, LETTERS, PENDING, Place, STATES, State, corrupt, entry_of, letter_of, parse_place, place_of,
     seen, state_of,
 };
-use crate::inbox::{Ask, Backlog, EXPIRY_GRACE, Found, Letters, Query, Reading, Slice, Status, Which, letter};
+use crate::inbox::{Ask, Backlog, Found, Letters, Query, Reading, Slice, Status, Which, letter};
 use crate::payment::{ClientId, Mark, Seq};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata, TableError};
 use std::ops::Bound;
@@ -100,7 +100,7 @@ impl View {
         let payment_id = asked_by.or_else(|| held.as_ref()?.entry.parcel.payment_id().map(str::to_owned));
         let expires_at = held.map_or(0, |held| held.entry.expires_at);
         let waits = status == Status::Accepted && expires_at > 0;
-        let due_in = waits.then(|| Duration::from_millis(expires_at.saturating_sub(now)) + EXPIRY_GRACE);
+        let due_in = waits.then(|| Duration::from_millis(expires_at.saturating_sub(now)));
         let found = Found { seq, status, payment_id, due_in };
         Ok(Some(Looked { found, due: waits && is_due(expires_at, now) }))
     }

@@ -4,6 +4,7 @@ use super::RedisInbox;
 use super::connection::Pipeline;
 use super::reply::{bytes, mark, read_burial, read_letters, senseless, text};
 use super::scripts::Script;
+use super::sights::Standing;
 use crate::doorbell::{Hint, parse_entry};
 use crate::inbox::{Accepted, Ask, Error, Letters, Note, Retry, Session, Status};
 use crate::payment::{ClientId, Mark, Seq};
@@ -54,7 +55,13 @@ impl RedisInbox {
 
     /// Somebody looks at a payment past its time: what it is then. Where Redis takes no writes, it stays what it was.
     pub(super) fn expire(&self, client: &ClientId, seq: Seq, owner: &str) -> Status {
-        let dead_owner = if owner == "-" || self.lease.is_alive(owner) { "" } else { owner };
+        let dead_owner = match self.lease.standing(owner) {
+            _ if owner == "-" => "",
+            Standing::Steady => "",
+            Standing::Dead => owner,
+            // Its node may hold the connection, and have sent it in time without our knowing.
+            Standing::Unsure => return Status::Accepted,
+        };
         match self.bury(client, seq, &Burial::Due { dead_owner }) {
             Ok(Some((status, _))) => status,
             Ok(None) => Status::Accepted,

@@ -34,7 +34,7 @@ pub(crate) struct Denied {
 }
 
 /// What scripts, lease and listings need; `KEY` is a client's.
-const COMMANDS: [&str; 29] = [
+const COMMANDS: [&str; 30] = [
     "EVALSHA 0 1 KEY",
     "EVAL x 1 KEY",
     "SCRIPT LOAD x",
@@ -44,6 +44,7 @@ const COMMANDS: [&str; 29] = [
     "DEL KEY",
     "UNLINK KEY",
     "PEXPIRE KEY 1",
+    "PTTL KEY",
     "SCAN 0",
     "LLEN KEY",
     "LINDEX KEY 0",

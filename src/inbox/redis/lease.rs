@@ -1,19 +1,20 @@
 //! The lease of this node, who else is alive, and what time Redis has.
 //!
 //! A lease is a key of five seconds that holds the boot id of the process; it is renewed once a
-//! second. Nothing hangs on a lease but the word `online` in an answer, the listing, and that of
-//! two processes with one name the older ends: sessions, not leases, protect inboxes.
+//! second. Nothing hangs on a lease but the word `online` in an answer, the listing, that of two
+//! processes with one name the older ends, and, with what `sights` makes of it, whether what a
+//! node sent can expire: sessions, not leases, protect inboxes.
 
 use super::connection::{Lines, Pipeline};
 use super::names::Names;
 use super::reply::{text, texts};
+use super::sights::{Sights, Standing};
 use crate::inbox::{Error, Tended};
 use parking_lot::Mutex;
 use redis::Value;
-use std::collections::HashSet;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-const LEASE_MS: &[u8] = b"5000";
+const LEASE: Duration = Duration::from_secs(5);
 
 /// What this node knows of its own lease and the others'.
 pub(super) struct Lease {
@@ -25,15 +26,15 @@ pub(super) struct Lease {
 struct State {
     /// Redis' clock at an instant of ours.
     clock: Option<(Instant, u64)>,
-    /// `node/boot` of every lease that holds.
-    alive: HashSet<String>,
+    /// Of every lease that holds, by `node/boot`.
+    sights: Sights,
     joined: bool,
     renewed: Option<Instant>,
 }
 
 impl Lease {
     pub(super) fn new(node: String, boot: String) -> Lease {
-        let state = State { clock: None, alive: HashSet::new(), joined: false, renewed: None };
+        let state = State { clock: None, sights: Sights::default(), joined: false, renewed: None };
         Lease { node, boot, state: Mutex::new(state) }
     }
 
@@ -49,13 +50,19 @@ impl Lease {
     /// Whether an owner (`node/boot`) is a process that lives.
     pub(super) fn is_alive(&self, owner: &str) -> bool {
         owner.strip_prefix(self.node.as_str()).and_then(|rest| rest.strip_prefix('/')) == Some(self.boot.as_str())
-            || self.state.lock().alive.contains(owner)
+            || self.state.lock().sights.holds(owner)
+    }
+
+    /// What may be said of the owner of an inbox, where somebody else's payments hang on it.
+    pub(super) fn standing(&self, owner: &str) -> Standing {
+        self.state.lock().sights.standing(owner, Instant::now())
     }
 
     /// The names of all nodes that live, this one too.
     pub(super) fn nodes(&self) -> Vec<String> {
         let state = self.state.lock();
-        let mut nodes: Vec<_> = state.alive.iter().filter_map(|owner| Some(owner.split_once('/')?.0.into())).collect();
+        let mut nodes: Vec<_> =
+            state.sights.holding().filter_map(|owner| Some(owner.split_once('/')?.0.into())).collect();
         if !nodes.contains(&self.node) {
             nodes.push(self.node.clone());
         }
@@ -73,7 +80,7 @@ impl Lease {
         let mut pipeline = Pipeline::default();
         pipeline.command(&[b"TIME"]);
         pipeline.command(&[b"GET", key.as_bytes()]);
-        pipeline.command(&[b"PEXPIRE", key.as_bytes(), LEASE_MS]);
+        pipeline.command(&[b"PEXPIRE", key.as_bytes(), lease_ms().as_bytes()]);
         pipeline.command(&[b"SMEMBERS", nodes.as_bytes()]);
         let asked = Instant::now();
         let mut replies = lines.call(&pipeline).into_iter();
@@ -90,11 +97,12 @@ impl Lease {
         if lapsed || struck_off {
             self.take(lines, &key, &nodes)?;
         }
-        let alive = self.neighbours(lines, names, &texts(&others))?;
+        let leases = self.neighbours(lines, names, &texts(&others))?;
         let mut state = self.state.lock();
         state.clock = clock(&time).map(|ms| (asked + asked.elapsed() / 2, ms)).or(state.clock);
-        state.alive = alive;
-        state.renewed = Some(Instant::now());
+        let now = Instant::now();
+        state.sights.look(now, leases);
+        state.renewed = Some(now);
         let first = !std::mem::replace(&mut state.joined, true);
         Ok(if lapsed && !first { Tended::Lapsed } else { Tended::Fine })
     }
@@ -103,24 +111,28 @@ impl Lease {
         let mut pipeline = Pipeline::default();
         // Through scripts, for a full Redis refuses both commands, but not a node.
         let set = b"#!lua flags=allow-oom\nredis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])";
-        pipeline.command(&[b"EVAL", set, b"1", key.as_bytes(), self.boot.as_bytes(), LEASE_MS]);
+        pipeline.command(&[b"EVAL", set, b"1", key.as_bytes(), self.boot.as_bytes(), lease_ms().as_bytes()]);
         let add = b"#!lua flags=allow-oom\nredis.call('SADD', KEYS[1], ARGV[1])";
         pipeline.command(&[b"EVAL", add, b"1", nodes.as_bytes(), self.node.as_bytes()]);
         lines.call(&pipeline).into_iter().try_for_each(|reply| reply.map(|_| ()))
     }
 
-    fn neighbours(&self, lines: &Lines, names: &Names, others: &[String]) -> Result<HashSet<String>, Error> {
+    /// Who holds a lease, and how long ago it was renewed.
+    fn neighbours(&self, lines: &Lines, names: &Names, others: &[String]) -> Result<Vec<(String, Duration)>, Error> {
         let mut pipeline = Pipeline::default();
         for node in others {
-            pipeline.command(&[b"GET", names.lease(node).as_bytes()]);
+            let key = names.lease(node);
+            pipeline.command(&[b"GET", key.as_bytes()]);
+            pipeline.command(&[b"PTTL", key.as_bytes()]);
         }
-        let mut alive = HashSet::new();
+        let mut leases = Vec::new();
         let mut gone = Pipeline::default();
-        for (node, reply) in others.iter().zip(lines.call(&pipeline)) {
-            match text(&reply?) {
-                Some(boot) => {
-                    alive.insert(format!("{node}/{boot}"));
-                }
+        let mut replies = lines.call(&pipeline).into_iter();
+        for node in others {
+            let mut next = || replies.next().unwrap_or_else(|| Err(Error::away("no reply")));
+            let (boot, left) = (next()?, next()?);
+            match text(&boot) {
+                Some(boot) => leases.push((format!("{node}/{boot}"), LEASE.saturating_sub(time_left(&left)))),
                 None if *node != self.node => gone.command(&[b"SREM", names.nodes().as_bytes(), node.as_bytes()]),
                 None => {}
             }
@@ -129,7 +141,7 @@ impl Lease {
         if gone.len() > 0 {
             lines.call(&gone).into_iter().try_for_each(|reply| reply.map(|_| ()))?;
         }
-        Ok(alive)
+        Ok(leases)
     }
 
     /// Gives the lease back, if it still is this process'.
@@ -140,6 +152,18 @@ impl Lease {
         if let Some(Err(error)) = lines.call(&pipeline).pop() {
             log::debug!("the lease is left to lapse: {error}");
         }
+    }
+}
+
+fn lease_ms() -> String {
+    LEASE.as_millis().to_string()
+}
+
+/// The reply of PTTL; nothing where there is no such time.
+fn time_left(reply: &Value) -> Duration {
+    match reply {
+        Value::Int(ms) => Duration::from_millis(u64::try_from(*ms).unwrap_or(0)),
+        _ => Duration::ZERO,
     }
 }
 

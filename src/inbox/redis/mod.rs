@@ -30,6 +30,7 @@ mod names;
 mod replicas;
 mod reply;
 mod scripts;
+mod sights;
 mod waiting;
 
 pub(crate) use connection::{Target, brief, io_cause, jittered};

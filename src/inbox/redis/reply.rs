@@ -2,7 +2,7 @@
 
 use crate::doorbell::parse_entry;
 use crate::inbox::{
-    Booked, Claimed, EXPIRY_GRACE, Error, Found, Letters, Note, Query, Reading, Session, Slice, Status, Which, letter,
+    Booked, Claimed, Error, Found, Letters, Note, Query, Reading, Session, Slice, Status, Which, letter,
 };
 use crate::payment::{Mark, Seq};
 use redis::Value;
@@ -77,7 +77,7 @@ pub(super) fn read_found(query: &Query, reply: &Value) -> Result<Option<Looked>,
     let due = word(2) == "due";
     let status = if due { Some(Status::Accepted) } else { Status::parse(&word(2)) };
     let status = status.ok_or_else(|| senseless(&word(2)))?;
-    let due_in = word(5).parse().ok().map(|ms| Duration::from_millis(ms) + EXPIRY_GRACE);
+    let due_in = word(5).parse().ok().map(Duration::from_millis);
     let found = Found { seq: Seq(number(&word(1))?), status, payment_id, due_in };
     Ok(Some(Looked { found, owner: word(4).into_owned(), due }))
 }
