@@ -7,7 +7,7 @@ use harness::{Client, Home, Node, TempDir, http, on_both_inboxes};
 const OPERATOR: &str = "an-operators-key-of-this-test";
 const READER: &str = "a-readers-key-of-this-test";
 
-on_both_inboxes!(every_admin_call_is_one_line);
+on_both_inboxes!(every_admin_call_is_one_line, so_is_every_call_for_a_dead_letter);
 
 /// Ends the node, so that its log is whole.
 fn audit_lines(node: &Node) -> Vec<String> {
@@ -51,6 +51,54 @@ fn every_admin_call_is_one_line(home: Home) {
         "key 4 at 127.0.0.1: DELETE /v1/clients/till:7@shop: 409",
         "key 3 at 127.0.0.1: DELETE /v1/clients/till:7@shop?discard=true: 403",
         "key 4 at 127.0.0.1: DELETE /v1/clients/till:7@shop?discard=true: 204",
+    ];
+    assert_eq!(without_ports, expected, "{lines:?}");
+    for key in [OPERATOR, READER] {
+        assert!(!node.log().contains(key));
+    }
+}
+
+fn so_is_every_call_for_a_dead_letter(home: Home) {
+    let dir = TempDir::new();
+    let keys = dir.file("keys", &format!("{READER} read send\n{OPERATOR} admin\n"));
+    let node = Node::with(home, &["--api-keys-file", &keys]);
+    let ask = |key: &str, method: &str, path: &str| {
+        let headers = [("Authorization", format!("Bearer {key}"))];
+        let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+        node.request(method, path, &headers, b"")
+    };
+    let bearer = format!("Bearer {READER}");
+    let headers = [("Content-Type", "application/json"), ("Authorization", bearer.as_str())];
+    for n in ["1", "2"] {
+        node.request("POST", "/v1/payments", &headers, envelope("01", n, None).as_bytes()).expect(202);
+    }
+
+    ask(OPERATOR, "DELETE", "/v1/clients/01/payments/1").expect(200);
+    ask(OPERATOR, "DELETE", "/v1/clients/01/payments/2").expect(200);
+    ask(OPERATOR, "DELETE", "/v1/clients/01/payments/9").expect(404);
+    ask(READER, "DELETE", "/v1/clients/01/payments/2").expect(403);
+    ask(OPERATOR, "POST", "/v1/clients/01/dead-letters/1/retry").expect(202);
+    ask(OPERATOR, "POST", "/v1/clients/01/dead-letters/1/retry").expect(409);
+    ask(READER, "POST", "/v1/clients/01/dead-letters/2/retry").expect(403);
+    ask(OPERATOR, "DELETE", "/v1/clients/01/dead-letters/2").expect(204);
+    ask(OPERATOR, "DELETE", "/v1/clients/%30%31/dead-letters/9").expect(404);
+    ask(READER, "DELETE", "/v1/clients/01/dead-letters/2").expect(403);
+    // Looking is nobody's deed.
+    ask(READER, "GET", "/v1/clients/01/dead-letters").expect(200);
+
+    let lines = audit_lines(&node);
+    let without_ports: Vec<String> = lines.iter().map(|line| without_port(line)).collect();
+    let expected = [
+        "key 2 at 127.0.0.1: DELETE /v1/clients/01/payments/1: 200",
+        "key 2 at 127.0.0.1: DELETE /v1/clients/01/payments/2: 200",
+        "key 2 at 127.0.0.1: DELETE /v1/clients/01/payments/9: 404",
+        "key 1 at 127.0.0.1: DELETE /v1/clients/01/payments/2: 403",
+        "key 2 at 127.0.0.1: POST /v1/clients/01/dead-letters/1/retry: 202",
+        "key 2 at 127.0.0.1: POST /v1/clients/01/dead-letters/1/retry: 409",
+        "key 1 at 127.0.0.1: POST /v1/clients/01/dead-letters/2/retry: 403",
+        "key 2 at 127.0.0.1: DELETE /v1/clients/01/dead-letters/2: 204",
+        "key 2 at 127.0.0.1: DELETE /v1/clients/01/dead-letters/9: 404",
+        "key 1 at 127.0.0.1: DELETE /v1/clients/01/dead-letters/2: 403",
     ];
     assert_eq!(without_ports, expected, "{lines:?}");
     for key in [OPERATOR, READER] {

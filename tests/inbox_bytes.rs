@@ -1,4 +1,4 @@
-//! One inbox holds at most 256 MiB, however few payments that are: past it 429, and nobody else notices.
+//! One inbox holds at most 256 MiB, however few payments and dead letters that are: past it 429, and nobody else notices.
 mod harness;
 
 use harness::node::JSON;
@@ -52,11 +52,20 @@ fn an_inbox_is_full_at_256_mib(home: Home) {
     refused();
     assert_eq!(node.about("01")["pending"], count + 1);
 
+    // What became a dead letter holds its room until it is thrown away.
+    let delete = |path| eventually_within(PATIENCE, path, || node.delete(path).is_success());
+    delete("/v1/clients/01/payments/2");
+    assert_eq!(node.about("01")["pending"], count);
+    refused();
+    delete("/v1/clients/01/dead-letters/2");
+    assert_eq!(post(&node, "01", large, "instead").seq(), count + 2);
+    refused();
+
     // What is acknowledged makes room for as much, and no more.
     let mut client = node.client("01");
     client.expect_seqs([1]);
     client.ack(1);
     node.expect_acknowledged("01", 1);
-    assert_eq!(post(&node, "01", large, "room").seq(), count + 2);
+    assert_eq!(post(&node, "01", large, "room").seq(), count + 3);
     refused();
 }

@@ -685,6 +685,29 @@ mod tests {
     }
 
     #[test]
+    fn what_died_after_it_was_read_is_not_sent() {
+        let mut delivery = live(256, 0);
+        assert_eq!(delivery.ring(bell(3)), Ring::Kept);
+        assert!(delivery.gap_stands());
+        assert!(delivery.wanted().is_some());
+        // The slice with 1, 2 and 3 is on its way when word of 2 comes.
+        assert!(!delivery.died(Seq(2)), "catch-up has it already");
+        let offers = [1, 2, 3].map(|seq| {
+            let offer = delivery.offer(&entry(seq, 1));
+            if offer == Offer::Send {
+                delivery.took(mark(seq), 100);
+            }
+            offer
+        });
+        assert_eq!(offers, [Offer::Send, Offer::Skip, Offer::Send]);
+        delivery.passed(mark(3));
+        assert_eq!(delivery.finish_slice(mark(3)), Next::CatchUp, "what was heard is compared with the inbox");
+        assert_eq!(delivery.wanted().expect("a check").after, mark(3));
+        assert_eq!(delivery.finish_slice(mark(3)), Next::Stay);
+        pass(&mut delivery, 4);
+    }
+
+    #[test]
     fn what_left_the_inbox_holds_no_place() {
         let mut delivery = live(1, 0);
         pass(&mut delivery, 1);

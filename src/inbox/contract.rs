@@ -65,6 +65,7 @@ on_both_homes!(
     dead_letters_are_listed_in_order_and_in_pages,
     a_dead_letter_put_back_is_a_new_payment,
     a_purged_dead_letter_leaves_a_word_for_the_window,
+    behind_what_is_not_acknowledged_words_outlive_the_window_and_payment_ids_do_not,
     dead_letters_fill_the_inbox_until_they_are_purged,
     a_retired_clients_dead_letters_go_with_it,
     an_expired_payment_is_not_read_but_dead,
@@ -1048,6 +1049,49 @@ fn a_purged_dead_letter_leaves_a_word_for_the_window(home: Home) {
         world.purge("01", next);
         world.purge("01", 1).is_none()
     });
+}
+
+fn behind_what_is_not_acknowledged_words_outlive_the_window_and_payment_ids_do_not(home: Home) {
+    const WINDOW: Duration = Duration::from_millis(400);
+    let world = World::with(home, 200, WINDOW);
+    let head = world.post("01");
+    let purged = world.try_post("01", Some("wx-purged"), "1").expect("accepted").mark;
+    let retried = world.try_post("01", Some("wx-retried"), "1").expect("accepted").mark;
+    for n in [2, 3] {
+        world.refuse("01", n);
+    }
+    assert_eq!(world.purge("01", 2), Some(Status::Purged));
+    let Retry::Accepted(again, _) = world.retry("01", 3) else { panic!("a dead letter") };
+    let ids = ["wx-purged", "wx-retried"];
+    assert!(ids.iter().all(|id| world.try_post("01", Some(id), "1").expect("known").duplicate), "within the window");
+
+    // Words go when dead letters are touched, and their time is over; these must not, for their places are still there.
+    world.pass_time(again.mark, WINDOW);
+    for n in 5..=100 {
+        assert_eq!(world.post("01").seq, Seq(n));
+        world.refuse("01", n);
+        world.purge("01", n);
+    }
+    let new = ids.map(|id| world.try_post("01", Some(id), "2").expect("accepted"));
+    assert!(new.iter().all(|accepted| !accepted.duplicate && accepted.status == Status::Accepted), "{new:?}");
+    assert_eq!(new.each_ref().map(|accepted| accepted.mark.seq), [Seq(101), Seq(102)]);
+    let statuses = [1, 2, 3, 4].map(|n| world.status("01", n));
+    assert_eq!(statuses, [Status::Accepted, Status::Purged, Status::Retried(Seq(4)), Status::Accepted]);
+    assert_eq!(ids.map(|id| world.find_id("01", id).expect("known").seq), [Seq(101), Seq(102)]);
+
+    let session = world.claim("01").session;
+    let expected = vec![head, again.mark, new[0].mark, new[1].mark];
+    let (read, last) = world.slice("01", &session, Mark::default(), 99, 9999);
+    assert_eq!((read, last), (expected, new[1].mark));
+    for place in [purged, retried] {
+        assert_eq!(
+            world.slice("01", &session, place, 1, 9999).0,
+            [again.mark],
+            "a place is still known as what it was"
+        );
+    }
+    assert_eq!(world.ack("01", &session, new[1].mark), Ok(Booked::Passed(Seq(102))));
+    assert_eq!(world.record("01").map(|r| (r.pending, r.dead_letters)), Some((0, 0)));
 }
 
 fn dead_letters_fill_the_inbox_until_they_are_purged(home: Home) {
