@@ -15,6 +15,8 @@ on_both_inboxes!(
     ten_thousand_lines_and_no_more,
     eight_mebibytes_and_no_more,
     a_batch_may_be_sent_again,
+    of_a_batch_that_is_cut_off_nothing_is_stored,
+    a_batch_whose_answer_is_lost_may_be_sent_again,
 );
 
 #[track_caller]
@@ -187,6 +189,64 @@ fn a_batch_may_be_sent_again(home: Home) {
         assert_eq!(second["duplicate"], true, "{second}");
     }
     assert_eq!(node.about("01")["last_seq"], 20);
+}
+
+/// What goes over the wire for a batch, whole or as one chunk after another.
+fn request(batch: &str, chunked: bool) -> Vec<u8> {
+    let head = "POST /v1/payments HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n";
+    if !chunked {
+        return format!("{head}Content-Length: {}\r\n\r\n{batch}", batch.len()).into_bytes();
+    }
+    let chunks = batch.split_inclusive('\n').map(|line| format!("{:x}\r\n{line}\r\n", line.len()));
+    format!("{head}Transfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n", chunks.collect::<String>()).into_bytes()
+}
+
+fn of_a_batch_that_is_cut_off_nothing_is_stored(home: Home) {
+    let node = Node::start(home);
+    let batch: String = (1..=100).map(|n| envelope("01", &n.to_string(), None) + "\n").collect();
+    for chunked in [false, true] {
+        let request = request(&batch, chunked);
+        let half = request.len() / 2;
+        let line_end = request[half..].iter().position(|&byte| byte == b'\n').expect("more lines");
+        let middle = half + line_end + 1;
+        // At the end of a line, in the midst of one, and short of the last byte.
+        for cut in [middle, middle + 7, request.len() - 1] {
+            let mut reset = node.http_client();
+            reset.write(&request[..cut]);
+            reset.reset();
+            // The other end may as well just say no more, and wait for an answer.
+            let mut silent = node.http_client();
+            silent.write(&request[..cut]);
+            silent.half_close();
+            assert!(silent.try_answer(false).is_ok_and(|answer| answer.status == 400) || silent.is_closed());
+        }
+    }
+    // Whoever comes after them finds nothing of them.
+    assert_eq!(node.accept("01", "0"), 1);
+    let mut client = node.client("01");
+    client.expect_payment(1, "0");
+    client.expect_nothing_but_pings(harness::QUIET);
+    assert_eq!(node.about("01")["last_seq"], 1);
+}
+
+fn a_batch_whose_answer_is_lost_may_be_sent_again(home: Home) {
+    let node = Node::start(home);
+    for round in 0..10 {
+        let client = format!("c{round}");
+        let line = |n: u32| envelope(&client, &n.to_string(), Some(&format!("wx-{n}"))) + "\n";
+        let batch: String = (1..=50).map(line).collect();
+        let mut http = node.http_client();
+        http.write(&request(&batch, round % 2 == 1));
+        http.reset();
+        // It may be under way still, or not have been taken at all: each payment is there once, in its place.
+        let answers = lines_of(node.post_batch(&batch));
+        let expected: Vec<u64> = (1..=50).collect();
+        let seqs: Vec<u64> = answers.iter().map(|answer| answer["seq"].as_u64().unwrap_or(0)).collect();
+        assert_eq!(seqs, expected, "{answers:?}");
+        let again = lines_of(node.post_batch(&batch));
+        assert!(again.iter().all(|answer| answer["duplicate"] == true), "{again:?}");
+        assert_eq!(node.about(&client)["last_seq"], 50);
+    }
 }
 
 #[test]

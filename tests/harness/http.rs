@@ -193,6 +193,16 @@ impl Http {
         }
     }
 
+    /// We send no more; the server may.
+    pub fn half_close(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Ends the connection with a reset.
+    pub fn reset(self) {
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+
     /// True if the server closes the connection now, without another byte.
     pub fn is_closed(&mut self) -> bool {
         let deadline = Instant::now() + self.limit;
