@@ -1,8 +1,9 @@
 //! Who is online, who has payments waiting, what is known of one client; and how a client is retired.
 mod harness;
 
+use harness::line_client::hello;
 use harness::node::envelope;
-use harness::{Answer, Deployment, Home, Node, eventually, now_ms, on_both_inboxes};
+use harness::{Answer, Deployment, Home, Line, Node, eventually, now_ms, on_both_inboxes};
 use serde_json::Value;
 
 on_both_inboxes!(
@@ -10,6 +11,7 @@ on_both_inboxes!(
     one_client_is_told_with_all_its_fields,
     who_has_payments_waiting_is_listed,
     a_list_is_read_in_pages,
+    those_online_are_read_in_pages,
     a_client_that_never_was_is_404,
     a_client_with_payments_is_not_retired,
     a_retired_client_starts_anew,
@@ -135,6 +137,24 @@ fn a_list_is_read_in_pages(home: Home) {
     eventually("all of them are listed, each once, in order", || {
         all_pages(&node, "/v1/clients?pending=true") == expected
     });
+}
+
+fn those_online_are_read_in_pages(home: Home) {
+    let nodes = Deployment::at(home, &[]);
+    let expected: Vec<String> = (0..1005).map(|n| format!("c{n:04}")).collect();
+    // By turns on each of the nodes.
+    let mut lines: Vec<Line> = (0..expected.len()).map(|n| Line::connect(nodes[n % nodes.len()].tcp())).collect();
+    for (line, id) in lines.iter_mut().zip(&expected) {
+        line.send_line(&hello(id, ""));
+    }
+    for line in &mut lines {
+        line.expect_welcome();
+    }
+    for node in &nodes {
+        eventually("all of them are listed, each once, in order", || all_pages(node, "/v1/clients?") == expected);
+        let first = node.get("/v1/clients").expect(200);
+        assert_eq!((ids(&first).len(), first.field("next")), (1000, "c0999".to_owned()));
+    }
 }
 
 fn a_client_that_never_was_is_404(home: Home) {
