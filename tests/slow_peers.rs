@@ -3,7 +3,8 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::{Client, Home, Line, Node, eventually_within, on_both_inboxes};
+use harness::node::envelope;
+use harness::{Client, Home, Line, Mode, Node, Proxy, Redis, Way, eventually, eventually_within, on_both_inboxes};
 
 on_both_inboxes!(
     a_stalled_client_delays_nobody_and_gets_everything_later,
@@ -66,6 +67,8 @@ fn a_client_that_never_reads_is_closed_and_loses_nothing(home: Home) {
     let (payments, code) = slow.read_to_the_end();
     assert!((1..).zip(&payments).all(|(seq, payment)| payment.seq == seq));
     assert!(code.is_none_or(|code| code == "too_slow"));
+    let metrics = node.get("/metrics").expect(200).text();
+    assert!(metrics.contains("payrelay_connections_closed_total{code=\"too_slow\"} 1"), "{metrics}");
 
     let mut again = node.client("slow");
     assert_eq!((again.welcome.acked, again.welcome.pending), (0, BACKLOG));
@@ -138,4 +141,39 @@ fn a_request_that_dribbles_is_ended() {
     let answer = http.answer();
     assert_eq!(answer.status, 408, "{}", answer.show());
     assert!(http.is_closed());
+}
+
+/// Two clients at a time fill what is stored in one round trip.
+#[test]
+fn two_clients_that_refuse_without_end_keep_nobody_from_the_store() {
+    const MANY: u64 = 4000;
+    let redis = Redis::start();
+    let proxy = Proxy::to(redis.port());
+    let here = Node::on_url(&redis, &proxy.redis_url(), "n1", &["--window", "4096"]);
+    here.expect_ready();
+    let there = Node::on(&redis, "n2", &[]);
+    let ids = ["busy-1", "busy-2"];
+    for id in ids {
+        there.post_batch(&(envelope(id, "1", None) + "\n").repeat(4000)).expect(200);
+    }
+    there.accept("quiet", "1");
+    let mut quiet = here.client("quiet");
+    quiet.expect_payment(1, "1");
+    let mut busy = ids.map(|id| here.client(id));
+    busy.iter_mut().for_each(|client| drop(client.expect_seqs(1..=MANY)));
+
+    // Each round trip takes a while from here on.
+    proxy.set(Way::Down, Mode::Delay(Duration::from_millis(60)));
+    let nacks: String = (1..=MANY).map(|seq| format!("{{\"type\":\"nack\",\"seq\":{seq}}}\n")).collect();
+    for client in &mut busy {
+        client.send_bytes(nacks.as_bytes());
+    }
+    eventually("they refuse", || ids.iter().all(|id| there.status(id, 1) == "refused"));
+    quiet.ack(1);
+    there.expect_acknowledged("quiet", 1);
+    let still_busy = ids.iter().filter(|id| there.status(id, MANY) == "accepted").count();
+    assert_eq!(still_busy, ids.len(), "the acknowledgement was stored before all that was said before it");
+    proxy.set(Way::Down, Mode::Pass);
+    eventually("all of them are refused", || ids.iter().all(|id| there.status(id, MANY) == "refused"));
+    assert!(ids.iter().all(|id| there.about(id)["dead_letters"] == MANY));
 }

@@ -160,3 +160,23 @@ fn set_up(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_user_timeout(stream, millis)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_finds_out_who_has_vanished() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let _client = TcpStream::connect(listener.local_addr().expect("its address")).expect("a connection");
+        let (stream, _) = listener.accept().expect("a connection");
+        set_up(&stream).expect("options");
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().expect("an option"));
+        assert_eq!(socket.tcp_keepalive_time().expect("an option"), Duration::from_secs(60));
+        assert_eq!(socket.tcp_keepalive_interval().expect("an option"), Duration::from_secs(10));
+        assert_eq!(socket.tcp_keepalive_retries().expect("an option"), 3);
+        assert_eq!(sockopt::tcp_user_timeout(&stream).expect("an option"), 40_000);
+        assert!(USER_TIMEOUT > crate::drainer::PATIENCE, "so that `too_slow` is found first");
+    }
+}
