@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test, installing first what they need and this machine lacks: redis-server, and Lua with LuaSocket. The
-# receivers in Python and Node.js are skipped, and named, where there is no python3 or node.
+# receivers in Python and Node.js are skipped, and named, where there is no python3 or node; so is Redis over TLS where
+# there is no openssl, or a redis-server without TLS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
