@@ -355,6 +355,25 @@ fn a_port_of_another_program_is_found() {
 }
 
 #[test]
+fn a_node_that_speaks_another_framing_on_a_port_is_found() {
+    let dir = TempDir::on_disk();
+    let data = dir.path().to_str().expect("UTF-8");
+    let node = Node::with(Home::Embedded, &["--tcp", "127.0.0.1:0", "--tcp", "u16be@127.0.0.1:0"]);
+    let lines = node.tcp_in(Framing::Lines).to_string();
+    let u16be = format!("u16be@{}", node.tcp_in(Framing::U16be));
+    for (given, speaks, instead) in [
+        (format!("u16be@{lines}"), "speaks lines", &lines),
+        (format!("u32be@{lines}"), "speaks lines", &lines),
+        (u16be.replace("u16be@", ""), "speaks u16be", &u16be),
+        (u16be.replace("u16", "u32"), "speaks u16be", &u16be),
+    ] {
+        let found = doctor(&["--data-dir", data, "--http", "127.0.0.1:0", "--tcp", &given]);
+        found.expect("TCP port", "FAIL", speaks).expect("TCP port", "FAIL", &format!("--tcp {instead},"));
+        found.expect_unfit("TCP port");
+    }
+}
+
+#[test]
 fn wrong_usage_is_exit_status_2() {
     for flags in [
         &["--nonsense"][..],

@@ -22,21 +22,34 @@ const MAX_ANSWER_BYTES: u64 = 1024;
 pub(super) fn examine(args: &ServeArgs) -> Vec<Finding> {
     let http = look("HTTP port", "--http", args.http, speaks_http);
     let tcp = args.tcp.iter().map(|TcpAddress { framing, address }| {
-        look("TCP port", "--tcp", *address, |address| asks_for_hello(*framing, address))
+        look("TCP port", "--tcp", *address, |address| meets_node(*framing, address))
     });
     std::iter::once(http).chain(tcp).collect()
 }
 
-fn look(what: &'static str, flag: &str, address: SocketAddr, is_node: impl Fn(SocketAddr) -> bool) -> Finding {
+/// Who has a port that is taken.
+enum Holder {
+    Node,
+    /// A node as well, but it speaks another framing there.
+    NodeSpeaking(Framing),
+    Another,
+}
+
+fn look(what: &'static str, flag: &str, address: SocketAddr, meet: impl Fn(SocketAddr) -> Holder) -> Finding {
     match try_to_bind(address) {
         Ok(()) => Finding::ok(what, format!("{address} is free")),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_node(reachable(address)) => {
-            Finding::ok(what, format!("{address} is taken by a payrelay that runs already"))
-        }
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Finding::fail(
-            what,
-            format!("{address} is taken by another program; stop it, or choose another with {flag}"),
-        ),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match meet(reachable(address)) {
+            Holder::Node => Finding::ok(what, format!("{address} is taken by a payrelay that runs already")),
+            Holder::NodeSpeaking(framing) => {
+                let theirs = TcpAddress { framing, address };
+                let who = format!("{address} is taken by a payrelay that speaks {framing} there");
+                Finding::fail(what, format!("{who}; give it as {flag} {theirs}, or choose another"))
+            }
+            Holder::Another => Finding::fail(
+                what,
+                format!("{address} is taken by another program; stop it, or choose another with {flag}"),
+            ),
+        },
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Finding::fail(
             what,
             format!("cannot listen on {address}: permission denied; choose a port above 1023 with {flag}"),
@@ -64,10 +77,22 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn speaks_http(address: SocketAddr) -> bool {
+fn speaks_http(address: SocketAddr) -> Holder {
     let url = format!("http://{address}");
     let answer = HttpClient::new(&url, None).and_then(|node| node.get("/healthz"));
-    answer.is_ok_and(|answer| answer.status == 200 && answer.body == br#"{"alive":true}"#)
+    match answer {
+        Ok(answer) if answer.status == 200 && answer.body == br#"{"alive":true}"# => Holder::Node,
+        _ => Holder::Another,
+    }
+}
+
+/// A node asks for a hello in its own framing.
+fn meets_node(framing: Framing, address: SocketAddr) -> Holder {
+    if asks_for_hello(framing, address) {
+        return Holder::Node;
+    }
+    let mut others = Framing::ALL.into_iter().filter(|other| *other != framing);
+    others.find(|other| asks_for_hello(*other, address)).map_or(Holder::Another, Holder::NodeSpeaking)
 }
 
 /// Whether it asks for a hello in this framing, as a node does.
