@@ -216,8 +216,10 @@ fn listen_ends_where_it_was_replaced() {
 fn listen_does_not_acknowledge_what_nobody_read() {
     let (address, server) = serve(1, |_, stream| {
         hear(&stream);
+        // The payment comes when it has seen already that nobody reads, or before.
         say(&stream, &[WELCOME, FIRST]);
-        assert_eq!(hear(&stream), "", "no acknowledgement");
+        let heard = [hear(&stream), hear(&stream)].concat();
+        assert!(["", r#"{"type":"bye"}"#].contains(&heard.as_str()), "no acknowledgement: {heard}");
     });
     let mut child = payrelay(&["listen", "--client", "01", "--server", &address])
         .stdout(Stdio::piped())
@@ -229,6 +231,32 @@ fn listen_does_not_acknowledge_what_nobody_read() {
     server.join().expect("the server's part");
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(text(&output.stderr).lines().count(), 1, "only the welcome");
+}
+
+#[test]
+fn listen_leaves_when_its_reader_does() {
+    let (address, server) = serve(1, |_, stream| {
+        hear(&stream);
+        say(&stream, &[WELCOME, FIRST]);
+        assert_eq!(hear(&stream), r#"{"type":"ack","seq":1}"#);
+        assert_eq!(hear(&stream), r#"{"type":"bye"}"#, "no payment need come for that");
+    });
+    let mut child = payrelay(&["listen", "--client", "01", "--server", &address])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut reader = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    reader.read_line(&mut line).expect("the payment");
+    drop(reader);
+    let left = server.join();
+    if left.is_err() {
+        child.kill().expect("our own child");
+    }
+    let output = child.wait_with_output().expect("ends");
+    left.expect("the server's part");
+    assert_eq!((output.status.code(), line.trim_end()), (Some(0), FIRST), "{}", text(&output.stderr));
 }
 
 #[test]

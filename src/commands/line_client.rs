@@ -4,7 +4,11 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::connect;
 use crate::args::MAX_BODY_BYTES;
@@ -24,6 +28,8 @@ pub(super) enum Heard {
     Nothing,
     /// The server closed.
     End,
+    /// Whoever read the output has gone.
+    NobodyReads,
 }
 
 /// A connection to a node's TCP port.
@@ -49,6 +55,15 @@ impl LineClient {
 
     /// Waits for a line, at most until `until`.
     pub(super) fn hear(&mut self, until: Instant) -> io::Result<Heard> {
+        self.listen(until, None)
+    }
+
+    /// The same, as long as somebody reads what goes to this output.
+    pub(super) fn hear_for(&mut self, output: impl AsFd, until: Instant) -> io::Result<Heard> {
+        self.listen(until, Some(output.as_fd()))
+    }
+
+    fn listen(&mut self, until: Instant, output: Option<BorrowedFd<'_>>) -> io::Result<Heard> {
         loop {
             if let Some(line) = self.reader.take_line() {
                 return Ok(Heard::Line(line));
@@ -57,15 +72,22 @@ impl LineClient {
             if left.is_zero() {
                 return Ok(Heard::Nothing);
             }
-            self.stream.set_read_timeout(Some(left))?;
+            let mut watched = vec![PollFd::new(&self.stream, PollFlags::IN)];
+            // Nothing is asked of the output: that its reader has gone is reported unasked.
+            watched.extend(output.iter().map(|output| PollFd::new(output, PollFlags::empty())));
+            match poll(&mut watched, Timespec::try_from(left).ok().as_ref()) {
+                Ok(0) | Err(Errno::INTR) => continue,
+                Ok(_) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if watched.get(1).is_some_and(|output| !output.revents().is_empty()) {
+                return Ok(Heard::NobodyReads);
+            }
             match self.reader.fill(&mut self.stream) {
                 Ok(0) => return Ok(Heard::End),
                 Ok(_) => self.heard_at = Instant::now(),
-                Err(error) => match error.kind() {
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => return Ok(Heard::Nothing),
-                    ErrorKind::Interrupted => {}
-                    _ => return Err(error),
-                },
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }

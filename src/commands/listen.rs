@@ -157,20 +157,16 @@ impl Listener<'_> {
         let mut pings = 0;
         loop {
             let until = wire.heard_at + heartbeat * (pings + 1);
-            let Some(line) = self.next_line(&mut wire, until)? else {
-                // Half a line is a sign of life too.
-                pings = match wire.heard_at.elapsed() < heartbeat {
-                    true => 0,
-                    false => pings + 1,
-                };
-                if pings >= MAX_SILENT_HEARTBEATS {
-                    let silent = io::Error::from(io::ErrorKind::TimedOut);
-                    return Err(self.lost_connection(&silent));
+            let line = match self.heard(wire.hear_for(io::stdout(), until))? {
+                Heard::Line(line) => line,
+                Heard::NobodyReads => {
+                    wire.leave(LEAVE_TIME);
+                    return Ok(());
                 }
-                if pings > 0 {
-                    self.send(&mut wire, r#"{"type":"ping"}"#)?;
+                Heard::Nothing | Heard::End => {
+                    pings = self.bear_silence(&mut wire, heartbeat, pings)?;
+                    continue;
                 }
-                continue;
             };
             pings = 0;
             let parsed = self.parse(&line)?;
@@ -186,6 +182,20 @@ impl Listener<'_> {
                 return Ok(());
             }
         }
+    }
+
+    /// Nothing came for a heartbeat: asks whether the server is there, a few times. How often it was asked by now.
+    fn bear_silence(&self, wire: &mut LineClient, heartbeat: Duration, pings: u32) -> Result<u32, Ending> {
+        // Half a line is a sign of life too.
+        if wire.heard_at.elapsed() < heartbeat {
+            return Ok(0);
+        }
+        if pings + 1 >= MAX_SILENT_HEARTBEATS {
+            let silent = io::Error::from(io::ErrorKind::TimedOut);
+            return Err(self.lost_connection(&silent));
+        }
+        self.send(wire, r#"{"type":"ping"}"#)?;
+        Ok(pings + 1)
     }
 
     /// Prints and acknowledges; `false` when nobody reads what we print.
@@ -251,10 +261,17 @@ impl Listener<'_> {
     }
 
     fn next_line(&self, wire: &mut LineClient, until: Instant) -> Result<Option<Vec<u8>>, Ending> {
-        match wire.hear(until) {
-            Ok(Heard::Line(line)) => Ok(Some(line)),
-            Ok(Heard::Nothing) => Ok(None),
+        match self.heard(wire.hear(until))? {
+            Heard::Line(line) => Ok(Some(line)),
+            _ => Ok(None),
+        }
+    }
+
+    /// What may go on; the end of the connection may not.
+    fn heard(&self, heard: io::Result<Heard>) -> Result<Heard, Ending> {
+        match heard {
             Ok(Heard::End) => Err(self.lost_connection(&io::ErrorKind::ConnectionReset.into())),
+            Ok(heard) => Ok(heard),
             Err(error) => Err(self.lost_connection(&error)),
         }
     }
