@@ -78,7 +78,7 @@ fn notify_url(secrets: &str) -> String {
 
 /// Whether it leads somewhere, asked without a body, so that the connection stays open.
 fn is_right(http: &mut Http, url: &str) -> bool {
-    http.send("GET", url, &[], b"").status == 405
+    http.send("GET", url, &[], b"").status != 404
 }
 
 /// A sender that goes on posting under one key; it ends with what it was told that was no 202.

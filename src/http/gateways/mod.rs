@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::payment::{Channel, ClientId, Payment, Seq};
 use crate::receipts::Receipts;
 use profile::{PROFILES, Profile};
+use tiny_http::Method;
 
 mod fields;
 mod form;
@@ -116,6 +117,9 @@ impl Routes {
         };
         let came_at = request.begun.unwrap_or_else(Instant::now);
         let reply = Reply { profile, client: client.clone(), answer, metrics: Arc::clone(&self.metrics) };
+        if *request.head.method() != Method::Post {
+            return reply.failure("method_not_allowed");
+        }
         if notice::is_probe(profile, &request.head) {
             return reply.failure("signature_probe");
         }
