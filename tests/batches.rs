@@ -74,6 +74,9 @@ fn a_bad_line_harms_no_other(home: Home) {
         assert_eq!(answers[line]["status"], "accepted", "{}", answers[line]);
         assert_eq!(answers[line]["seq"], seq, "{}", answers[line]);
     }
+    // Where all are bad it is no failure of the store.
+    let all_bad = lines_of(node.post_batch(&batch[3..9].join("\n")));
+    assert_eq!(all_bad, answers[3..9]);
     expect_code(&answers[1], "bad_json");
     expect_code(&answers[3], "invalid_client_id");
     expect_code(&answers[4], "invalid_channel");
