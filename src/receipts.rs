@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// The timer looks up at least this often.
 const LONGEST_NAP: Duration = Duration::from_secs(1);
-/// How soon the inbox is asked again that did not answer.
+/// How soon the inbox is asked again that did not answer, or of whose word nothing is known to come.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Hears the present status: acknowledged or dead, or still accepted when the time is over.
@@ -30,6 +30,8 @@ struct Wait {
     word: Subscription,
     /// When the inbox is to be asked next, before the deadline.
     ask_at: Option<Instant>,
+    /// The store does not know of it, so word may never come: the inbox is asked now and then.
+    is_untold: bool,
 }
 
 impl Wait {
@@ -73,6 +75,15 @@ impl Receipts {
 
     /// Parks a wait. `hear` is called exactly once, from whichever thread learns of the end.
     pub(crate) fn park(&self, client: ClientId, seq: Seq, deadline: Instant, hear: Hear) {
+        self.park_one(client, seq, deadline, hear, false);
+    }
+
+    /// The same for a payment whose store was not told that somebody waits.
+    pub(crate) fn park_untold(&self, client: ClientId, seq: Seq, deadline: Instant, hear: Hear) {
+        self.park_one(client, seq, deadline, hear, true);
+    }
+
+    fn park_one(&self, client: ClientId, seq: Seq, deadline: Instant, hear: Hear, is_untold: bool) {
         let me = self.me.clone();
         let whose = client.clone();
         let word = self.bus.once(&topic::receipt(&client, seq), move |event| {
@@ -91,7 +102,8 @@ impl Receipts {
         let number = waits.next;
         waits.next += 1;
         waits.by_client.entry(client.clone()).or_default().push(number);
-        waits.by_number.insert(number, Wait { client, seq, deadline, hear, word, ask_at: Some(Instant::now()) });
+        let ask_at = Some(Instant::now());
+        waits.by_number.insert(number, Wait { client, seq, deadline, hear, word, ask_at, is_untold });
         self.count.store(waits.by_number.len(), Ordering::Release);
         drop(waits);
         self.changed.notify_one();
@@ -190,7 +202,9 @@ impl Receipts {
             let status = found.ok().flatten().map_or(Status::Accepted, |found| found.status);
             let ended = status != Status::Accepted;
             let mut waits = self.waits.lock();
-            if let (Some(ask_in), Some(wait)) = (ask_in, waits.by_number.get_mut(number)) {
+            if let Some(wait) = waits.by_number.get_mut(number)
+                && let Some(ask_in) = ask_in.or(wait.is_untold.then_some(ASK_AGAIN))
+            {
                 wait.ask_at = Some(wait.ask_at.unwrap_or(now + ask_in).min(now + ask_in));
             }
             let over = waits.by_number.get(number).is_some_and(|wait| ended || wait.deadline <= now);
@@ -414,6 +428,21 @@ mod tests {
         // Word of it gets lost.
         desk.acknowledge(mark);
         assert_eq!(only_answer(&wait), Status::Acknowledged);
+    }
+
+    #[test]
+    fn where_no_word_need_come_the_inbox_is_asked_now_and_then() {
+        let desk = Desk::open();
+        let mark = desk.post();
+        let (tx, rx) = mpsc::channel();
+        let hear = Box::new(move |status| {
+            let _ = tx.send(status);
+        });
+        desk.receipts.park_untold(client("01"), mark.seq, Instant::now() + 10 * LONG, hear);
+        assert_eq!(rx.recv_timeout(2 * ASK_AGAIN), Err(RecvTimeoutError::Timeout));
+        desk.acknowledge(mark);
+        assert_eq!(only_answer(&rx), Status::Acknowledged);
+        desk.expect_nobody_waits();
     }
 
     #[test]

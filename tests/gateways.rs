@@ -467,8 +467,10 @@ fn acknowledged(gateway: &Gateway, home: Home, door: &str) {
     gateway.expect_arrival(&mut client, 4, gateway.body, 3);
     let mut repeat = gateway.ask(node, gateway.again, 3);
     client.expect_nothing_but_pings(harness::QUIET);
+    let acked = Instant::now();
     client.ack(4);
     gateway.expect_success(&repeat.answer());
+    assert!(acked.elapsed() < Duration::from_secs(3), "success comes with the acknowledgement");
     gateway.expect_success(&gateway.post(node, gateway.again, 3));
     scene.expect_stored(4);
 }

@@ -159,8 +159,7 @@ fn no_such_path() -> Problem {
 /// Holds the answer back until a payment has come to its end, or the time is over.
 fn await_end(receipts: &Arc<Receipts>, reply: Reply, seq: Seq, until: Instant) {
     let (client, held) = (reply.client.clone(), Arc::clone(receipts));
-    let hear = Box::new(move |status| settle(&held, reply, status, until));
-    receipts.park(client, seq, until, hear);
+    receipts.park(client, seq, until, Box::new(move |status| settle(&held, reply, status, until)));
 }
 
 /// Where success waits for the client: whatever else became of it, the gateway is to try again.
@@ -168,7 +167,11 @@ fn settle(receipts: &Arc<Receipts>, reply: Reply, status: Status, until: Instant
     match status {
         Status::Acknowledged => reply.success(),
         // An operator put it back: what became of it under its new seq is what counts.
-        Status::Retried(seq) if Instant::now() < until => await_end(receipts, reply, seq, until),
+        Status::Retried(seq) if Instant::now() < until => {
+            let (client, held) = (reply.client.clone(), Arc::clone(receipts));
+            // The store was told of a wait for the notification, not for what it was put back as.
+            receipts.park_untold(client, seq, until, Box::new(move |status| settle(&held, reply, status, until)));
+        }
         _ => reply.failure("not_acknowledged"),
     }
 }
