@@ -205,13 +205,11 @@ const GENERIC: Gateway = Gateway {
 macro_rules! for_each_gateway {
     ($($name:ident: $gateway:ident),+ $(,)?) => {
         $( mod $name {
-            use super::{Home, stored, acknowledged};
+            use super::{Home, acknowledged_everywhere, stored};
             #[test] fn stored_on_the_embedded_inbox() { stored(&super::$gateway, Home::Embedded, "strict"); }
             #[test] fn stored_on_redis() { stored(&super::$gateway, Home::Redis, "strict"); }
             #[test] fn stored_through_the_side_door() { stored(&super::$gateway, Home::Embedded, "tiny_http"); }
-            #[test] fn acknowledged_on_the_embedded_inbox() { acknowledged(&super::$gateway, Home::Embedded, "strict"); }
-            #[test] fn acknowledged_on_redis() { acknowledged(&super::$gateway, Home::Redis, "strict"); }
-            #[test] fn acknowledged_through_the_side_door() { acknowledged(&super::$gateway, Home::Embedded, "tiny_http"); }
+            #[test] fn acknowledged() { acknowledged_everywhere(&super::$gateway); }
         } )+
     };
 }
@@ -422,6 +420,21 @@ fn stored(gateway: &Gateway, home: Home, door: &str) {
 
     gateway.expect_failure(&gateway.post(node, &[b'x'; 2001], 3));
     scene.expect_stored(2);
+}
+
+/// In all three places at once, for each waits until the gateway's time is over.
+fn acknowledged_everywhere(gateway: &Gateway) {
+    let places = [
+        ("on the embedded inbox", Home::Embedded, "strict"),
+        ("on Redis", Home::Redis, "strict"),
+        ("through the side door", Home::Embedded, "tiny_http"),
+    ];
+    std::thread::scope(|scope| {
+        for (place, home, door) in places {
+            let named = std::thread::Builder::new().name(format!("{} {place}", gateway.profile));
+            named.spawn_scoped(scope, move || acknowledged(gateway, home, door)).expect("a thread");
+        }
+    });
 }
 
 /// `--gateway-answer acknowledged`.

@@ -63,32 +63,46 @@ fn throw_all_out(redis: &Redis) {
 }
 
 #[test]
-fn after_a_full_redis() {
-    for posted in [false, true] {
-        let node = Node::start(Home::Redis);
-        node.redis().cli(&["CONFIG", "SET", "maxmemory", "1"]).expect_ok();
-        if posted {
-            node.post("01", "1").expect_problem(503, "store_full");
-        }
-        expect_reason(&node, &["maxmemory", "full", "memory"]);
-        node.redis().cli(&["CONFIG", "SET", "maxmemory", "0"]).expect_ok();
-        expect_ready_by_itself(&node);
-    }
+fn after_a_full_redis_to_which_somebody_posted() {
+    after_a_full_redis(true);
 }
 
 #[test]
-fn after_a_redis_that_took_no_writes() {
-    for posted in [false, true] {
-        let node = Node::start(Home::Redis);
-        let nobody = harness::free_port().to_string();
-        node.redis().cli(&["REPLICAOF", "127.0.0.1", &nobody]).expect_ok();
-        if posted {
-            node.post("01", "1").expect_any_problem(503);
-        }
-        expect_reason(&node, &["replica", "readonly", "read only"]);
-        node.redis().cli(&["REPLICAOF", "NO", "ONE"]).expect_ok();
-        expect_ready_by_itself(&node);
+fn after_a_full_redis_to_which_nobody_posted() {
+    after_a_full_redis(false);
+}
+
+fn after_a_full_redis(posted: bool) {
+    let node = Node::start(Home::Redis);
+    node.redis().cli(&["CONFIG", "SET", "maxmemory", "1"]).expect_ok();
+    if posted {
+        node.post("01", "1").expect_problem(503, "store_full");
     }
+    expect_reason(&node, &["maxmemory", "full", "memory"]);
+    node.redis().cli(&["CONFIG", "SET", "maxmemory", "0"]).expect_ok();
+    expect_ready_by_itself(&node);
+}
+
+#[test]
+fn after_a_redis_that_took_no_writes_when_somebody_posted() {
+    after_a_redis_that_took_no_writes(true);
+}
+
+#[test]
+fn after_a_redis_that_took_no_writes_when_nobody_posted() {
+    after_a_redis_that_took_no_writes(false);
+}
+
+fn after_a_redis_that_took_no_writes(posted: bool) {
+    let node = Node::start(Home::Redis);
+    let nobody = harness::free_port().to_string();
+    node.redis().cli(&["REPLICAOF", "127.0.0.1", &nobody]).expect_ok();
+    if posted {
+        node.post("01", "1").expect_any_problem(503);
+    }
+    expect_reason(&node, &["replica", "readonly", "read only"]);
+    node.redis().cli(&["REPLICAOF", "NO", "ONE"]).expect_ok();
+    expect_ready_by_itself(&node);
 }
 
 #[test]
@@ -214,17 +228,29 @@ fn a_redis_with_a_replica_may_fail_over() {
     expect_reason(&node, &["1 of the 2 replicas"]);
 }
 
-#[test]
-fn after_a_replica_that_was_away() {
+/// A Redis with a replica that has caught up, and a node that waits for it.
+fn with_a_replica() -> (Arc<Redis>, Arc<Redis>, Node) {
     let redis = Redis::start();
     let replica = Redis::replica_of(redis.port());
     harness::redis::caught_up(&redis, &replica);
     let node = Node::on(&redis, "n1", &["--wait-replicas", "1"]);
-    // Frozen, it is still connected; killed, it is not.
+    (redis, replica, node)
+}
+
+/// Frozen, it is still connected.
+#[test]
+fn after_a_frozen_replica() {
+    let (_redis, replica, node) = with_a_replica();
     replica.pause();
     expect_reason(&node, &["0 of the 1 replicas"]);
     replica.resume();
     expect_ready_by_itself(&node);
+}
+
+/// Killed, it is not.
+#[test]
+fn after_a_killed_replica() {
+    let (_redis, replica, node) = with_a_replica();
     replica.kill();
     expect_reason(&node, &["0 of the 1 replicas"]);
     replica.restart();
@@ -233,10 +259,7 @@ fn after_a_replica_that_was_away() {
 
 #[test]
 fn a_payment_that_waited_in_vain_says_so_at_once() {
-    let redis = Redis::start();
-    let replica = Redis::replica_of(redis.port());
-    harness::redis::caught_up(&redis, &replica);
-    let node = Node::on(&redis, "n1", &["--wait-replicas", "1"]);
+    let (_redis, replica, node) = with_a_replica();
     replica.pause();
     node.post("01", "1").expect_problem(503, "unavailable");
     let ready = node.get("/readyz").expect(503);
