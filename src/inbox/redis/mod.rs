@@ -46,7 +46,7 @@ use crate::metrics::{InboxMeters, LineMeters};
 use crate::payment::{ClientId, Entry, Seq};
 use burial::Burial;
 use connection::{Lines, NO_SCRIPT, Outage, Pipeline};
-use durability::Demands;
+use durability::{Demands, Verdict};
 use facts::Facts;
 use lease::Lease;
 use names::Names;
@@ -98,7 +98,7 @@ pub(crate) struct RedisInbox {
 }
 
 struct State {
-    verdict: Option<(Instant, durability::Verdict)>,
+    verdict: Option<(Instant, Verdict)>,
     /// Why the last commit failed, if it did, and when that was.
     trouble: Option<(Instant, String)>,
 }
@@ -593,10 +593,11 @@ impl Inbox for RedisInbox {
                 return Tended::Fine;
             }
         };
-        let asked = self.state.lock().verdict.as_ref().map(|(at, _)| *at);
-        if asked.is_none_or(|at| at.elapsed() >= ASK_DURABILITY)
-            && let Ok(facts) = Facts::learn(|pipeline| self.tending.call(pipeline))
-        {
+        // What keeps payments out may be mended at any moment: it is asked after at every turn.
+        let is_settled =
+            |(at, verdict): &(Instant, Verdict)| verdict.refusal.is_none() && at.elapsed() < ASK_DURABILITY;
+        let is_known = self.state.lock().verdict.as_ref().is_some_and(is_settled);
+        if !is_known && let Ok(facts) = Facts::learn(|pipeline| self.tending.call(pipeline)) {
             let verdict = durability::judge(&facts, self.options.demands);
             self.announce(&verdict);
             self.state.lock().verdict = Some((Instant::now(), verdict));
@@ -675,7 +676,7 @@ impl RedisInbox {
     }
 
     /// Says what Redis' word is worth whenever that changes.
-    fn announce(&self, verdict: &durability::Verdict) {
+    fn announce(&self, verdict: &Verdict) {
         let same = matches!(&self.state.lock().verdict, Some((_, before)) if before == verdict);
         if same {
             return;
