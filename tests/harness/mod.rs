@@ -72,6 +72,20 @@ pub fn eventually_within(limit: Duration, what: &str, mut condition: impl FnMut(
     }
 }
 
+/// Waits until `condition` holds, for `limit` at most. Whether it does.
+pub fn eventually_true(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        pause();
+    }
+}
+
 /// Waits until `find` finds something, and fails with `what` where it does not within [`PATIENCE`].
 #[track_caller]
 pub fn eventually_some<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {

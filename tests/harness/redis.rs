@@ -1,12 +1,12 @@
 //! A real redis-server of the test's own: on a free port, in a temporary directory, killed when it is dropped.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -127,16 +127,17 @@ impl Redis {
         self.try_cli(words).unwrap_or_else(|e| panic!("{words:?} to Redis: {e}"))
     }
 
-    pub fn try_cli(&self, words: &[&str]) -> std::io::Result<Reply> {
-        let stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        stream.set_read_timeout(Some(READ_LIMIT))?;
-        stream.set_write_timeout(Some(READ_LIMIT))?;
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-        }
-        (&stream).write_all(request.as_bytes())?;
-        Reply::read(&mut BufReader::new(stream))
+    pub fn try_cli(&self, words: &[&str]) -> io::Result<Reply> {
+        self.session(READ_LIMIT)?.ask(words)
+    }
+
+    /// A connection of one's own, on which a reply may take so long.
+    pub fn session(&self, limit: Duration) -> io::Result<Session> {
+        let stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], self.port)), limit)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.set_write_timeout(Some(limit))?;
+        Ok(Session(BufReader::new(stream)))
     }
 
     /// One figure of `INFO`, such as `used_memory`.
@@ -159,6 +160,24 @@ impl Redis {
 
     /// Starts it and waits until it answers. False if another process has the port.
     fn try_start(&self) -> bool {
+        self.launch(&[]).expect("redis-server (Debian: apt-get install redis-server)");
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_up() {
+            if self.has_ended() {
+                return false;
+            }
+            if Instant::now() > deadline {
+                self.kill();
+                panic!("redis-server does not answer: {}", self.log());
+            }
+            pause();
+        }
+        true
+    }
+
+    /// Starts its process with further settings, on the same port and files, and does not wait until it answers.
+    pub fn launch(&self, further: &[&str]) -> io::Result<()> {
+        self.kill();
         let mut command = Command::new("redis-server");
         command
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", ""])
@@ -167,31 +186,46 @@ impl Redis {
             .arg("--dir")
             .arg(self.dir.path())
             .args(&self.args)
+            .args(further)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let mut child = command.spawn().expect("redis-server (Debian: apt-get install redis-server)");
-        let own = format!("process_id:{}\r", child.id());
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if child.try_wait().expect("our own child").is_some() {
-                return false;
-            }
-            // Another Redis may answer on this port: only our own process will do, and only once it has loaded.
-            if let Ok(Reply::Text(info)) = self.try_cli(&["INFO"])
-                && info.contains(&own)
-                && info.contains("loading:0")
-            {
-                *self.child() = Some(child);
-                return true;
-            }
-            if Instant::now() > deadline {
-                let _ = child.kill();
-                let _ = child.wait();
-                panic!("redis-server does not answer: {}", self.log());
-            }
-            pause();
+        *self.child() = Some(command.spawn()?);
+        Ok(())
+    }
+
+    /// Its process answers, and has loaded everything. Another Redis on this port does not count.
+    pub fn is_up(&self) -> bool {
+        let Some(own) = self.pid().map(|pid| format!("process_id:{pid}\r")) else { return false };
+        let asked = self.session(Duration::from_secs(1)).and_then(|mut session| session.ask(&["INFO"]));
+        matches!(asked, Ok(Reply::Text(info)) if info.contains(&own) && info.contains("loading:0"))
+    }
+
+    /// Its process was not killed by us, and is no more.
+    pub fn has_ended(&self) -> bool {
+        let mut child = self.child();
+        let ended = child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));
+        if ended {
+            *child = None;
         }
+        ended
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.child().as_ref().map(Child::id)
+    }
+
+    /// One figure of `INFO`, where Redis answers and knows it: `errorstat_OOM` is a count too.
+    pub fn try_info(&self, field: &str) -> Option<u64> {
+        let mut session = self.session(Duration::from_secs(2)).ok()?;
+        let Ok(Reply::Text(all)) = session.ask(&["INFO", "everything"]) else { return None };
+        let figure = all.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+        figure.strip_prefix("count=").unwrap_or(figure).trim().parse().ok()
+    }
+
+    /// How often its log has these words.
+    pub fn logged(&self, words: &str) -> u64 {
+        self.log().matches(words).count().try_into().expect("fewer than the log has bytes")
     }
 
     fn log(&self) -> String {
@@ -211,6 +245,34 @@ impl Drop for Redis {
     }
 }
 
+/// One connection to Redis that nobody else uses.
+#[derive(Debug)]
+pub struct Session(BufReader<TcpStream>);
+
+impl Session {
+    /// Sends a command and waits for its reply. After an error the connection is of no use any more.
+    pub fn ask<T: AsRef<[u8]>>(&mut self, words: &[T]) -> io::Result<Reply> {
+        self.tell(words)?;
+        self.hear()
+    }
+
+    /// Sends a command, and leaves its reply for [`Session::hear`].
+    pub fn tell<T: AsRef<[u8]>>(&mut self, words: &[T]) -> io::Result<()> {
+        let mut request = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words.iter().map(AsRef::as_ref) {
+            request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            request.extend_from_slice(word);
+            request.extend_from_slice(b"\r\n");
+        }
+        self.0.get_mut().write_all(&request)
+    }
+
+    /// The next reply, or the next message of a subscription.
+    pub fn hear(&mut self) -> io::Result<Reply> {
+        Reply::read(&mut self.0)
+    }
+}
+
 impl Reply {
     pub fn text(self) -> String {
         match self {
@@ -224,14 +286,14 @@ impl Reply {
         assert_eq!(self, Reply::Text("OK".into()));
     }
 
-    fn read(from: &mut impl BufRead) -> std::io::Result<Reply> {
+    fn read(from: &mut impl BufRead) -> io::Result<Reply> {
         let mut line = String::new();
         from.read_line(&mut line)?;
         let Some(kind) = line.chars().next() else {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+            return Err(io::ErrorKind::UnexpectedEof.into());
         };
         let rest = line[1..].trim_end();
-        let number = || rest.parse::<i64>().map_err(std::io::Error::other);
+        let number = || rest.parse::<i64>().map_err(io::Error::other);
         match kind {
             '+' => Ok(Reply::Text(rest.to_owned())),
             '-' => Ok(Reply::Error(rest.to_owned())),
@@ -246,7 +308,7 @@ impl Reply {
                 }
             },
             '*' => (0..number()?).map(|_| Reply::read(from)).collect::<Result<_, _>>().map(Reply::List),
-            _ => Err(std::io::Error::other(format!("not a reply of Redis: {line}"))),
+            _ => Err(io::Error::other(format!("not a reply of Redis: {line}"))),
         }
     }
 }
