@@ -33,6 +33,7 @@ mod random;
 mod roster;
 mod run;
 mod swarm;
+mod tally;
 mod verdict;
 mod workload;
 mod world;
@@ -47,5 +48,6 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(options) => run::run(&options),
         Command::Check { dir } => run::judge(&dir),
+        Command::Sum { dirs } => run::sum(&dirs),
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::fault::Kind;
+
 /// The nodes'. Short, so that the end of a silent client is seen within a run.
 pub const HEARTBEAT: Duration = Duration::from_secs(3);
 
@@ -25,6 +27,11 @@ pub enum Command {
     Check {
         /// What a run left: records, events, options and plan
         dir: PathBuf,
+    },
+    /// Adds up the results of many runs
+    Sum {
+        #[arg(required = true)]
+        dirs: Vec<PathBuf>,
     },
 }
 
@@ -50,10 +57,10 @@ pub struct Options {
     #[arg(long, default_value_t = 400)]
     pub rate: u64,
     /// Only these kinds of faults: F1,F20
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = code)]
     pub only: Vec<String>,
     /// None of these kinds
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = code)]
     pub without: Vec<String>,
     /// Runs this plan (a plan.jsonl of another run) instead of drawing one
     #[arg(long)]
@@ -83,4 +90,9 @@ pub enum Profile {
     Hostile,
     /// Failovers that lose writes: what is lost must be told, nothing else may be
     Rollback,
+}
+
+/// A kind's number, if there is such a kind.
+fn code(text: &str) -> Result<String, String> {
+    Kind::parse(text).map(Kind::code).ok_or_else(|| "no kind of fault has this number".into())
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -13,6 +13,7 @@ use crate::history::{History, What};
 use crate::nemesis;
 use crate::options::Options;
 use crate::plan::Plan;
+use crate::tally::Tally;
 use crate::workload::Workload;
 use crate::world::World;
 
@@ -55,6 +56,20 @@ pub fn judge(dir: &Path) -> ExitCode {
     }
     println!("{}", verdict.sentence());
     ExitCode::from(verdict.exit_code())
+}
+
+/// Prints the results of many runs as one table.
+pub fn sum(dirs: &[PathBuf]) -> ExitCode {
+    match Tally::of(dirs) {
+        Ok(tally) => {
+            print!("{}", tally.table());
+            ExitCode::SUCCESS
+        }
+        Err(cause) => {
+            println!("failed: {cause}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 fn play(options: &Options, dir: &Path) -> io::Result<()> {

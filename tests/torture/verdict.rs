@@ -219,7 +219,7 @@ impl fmt::Display for Measure {
 }
 
 /// 48213 as `48,213`.
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut said = String::new();
     for (place, digit) in digits.chars().enumerate() {
