@@ -209,6 +209,13 @@ impl Http {
         self.ahead.is_empty() && matches!(self.read_more(deadline), Ok(0))
     }
 
+    /// True if the server has ended the connection meanwhile, or said something unasked: before a next request.
+    pub fn is_stale(&self) -> bool {
+        let looked = self.stream.set_nonblocking(true).and_then(|()| self.stream.peek(&mut [0]));
+        let back = self.stream.set_nonblocking(false);
+        back.is_err() || !matches!(looked, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    }
+
     fn read_more(&mut self, deadline: Instant) -> io::Result<usize> {
         read_more(&self.stream, &mut self.ahead, deadline)
     }

@@ -41,7 +41,7 @@ const CANARY: u16 = 2100;
 /// How many payments the auditor may ask for.
 const MAX_KNOWN: usize = 2000;
 /// A run that is shorter has no time for behaviours of many seconds.
-const SHORT_RUN_SECS: u64 = 120;
+const SHORT_RUN_SECS: u64 = 300;
 /// The longest sleep of a thread that is to see that it is over.
 const NAP: Duration = Duration::from_millis(50);
 

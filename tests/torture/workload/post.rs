@@ -281,7 +281,8 @@ impl Doors {
 
     fn open(&mut self, node: usize) -> Option<&mut Http> {
         let (addr, kept) = &mut self.nodes[node];
-        if kept.is_none() {
+        // A node that was started again has ended those it had, which says nothing about the node that is there now.
+        if kept.as_ref().is_none_or(Http::is_stale) {
             *kept = Http::try_connect(*addr).map(|http| http.patient(self.limit)).ok();
         }
         kept.as_mut()
