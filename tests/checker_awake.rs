@@ -582,6 +582,16 @@ fn an_answer_that_is_long_in_coming_is_found() {
 }
 
 #[test]
+fn a_crowd_that_is_long_in_coming_back_is_found() {
+    let mut book = Book::sound();
+    let welcomed = |ms| What::Measured { bound: "reconnect storm".into(), ms };
+    book.event(9 * SECOND, welcomed(9_000.0));
+    assert!(book.judge().broken.is_empty(), "within its limit");
+    book.event(9 * SECOND, welcomed(11_500.0));
+    book.expect_only("L3");
+}
+
+#[test]
 fn a_fault_that_nobody_noticed_proves_nothing() {
     let mut book = Book::sound();
     for event in &mut book.events {

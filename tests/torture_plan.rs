@@ -22,7 +22,7 @@ fn options(words: &str) -> Options {
     let line = format!("payrelay-torture run {words}");
     match Cli::try_parse_from(line.split_whitespace()).expect("options").command {
         Command::Run(options) => options,
-        Command::Check { .. } => panic!("a run"),
+        other => panic!("a run, not {other:?}"),
     }
 }
 

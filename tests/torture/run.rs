@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::check;
 use crate::history::{History, What};
@@ -87,8 +87,11 @@ fn play(options: &Options, dir: &Path) -> io::Result<()> {
     let mut workload = Workload::start(&world)?;
     history.event(What::Quiet);
     thread::sleep(WARM_UP);
+    let end = Instant::now() + Duration::from_secs(options.duration);
     nemesis::torment(&world, &plan);
     history.event(What::Quiet);
+    // The plan may end with a quiet slice.
+    thread::sleep(end.saturating_duration_since(Instant::now()));
     workload.stop_posting();
     history.event(What::Drain);
     if !workload.drain(DRAIN_LIMIT) {

@@ -39,6 +39,16 @@ const ANSWER_MOST: u64 = 3 * SECOND;
 const ANSWER_MOST_FROZEN: u64 = 5 * SECOND;
 const WITHOUT_DOORBELL: u64 = 3 * SECOND;
 
+/// What is measured where it happens, and its limit: a crowd that comes back, a payment beside a siege, service after a
+/// shortage is over.
+const MEASURED: [(&str, u64); 5] = [
+    ("reconnect storm", 10 * SECOND),
+    ("canary under siege", 250 * MS),
+    ("descriptors back", 2 * SECOND),
+    ("threads back", 2 * SECOND),
+    ("accept back", 2 * SECOND),
+];
+
 /// Those during which no node can store anything.
 const REDIS_AWAY: [Fault; 7] = [Fault::F20, Fault::F22, Fault::F29, Fault::F30, Fault::F31, Fault::F33, Fault::F37];
 /// Those that are one node's own.
@@ -278,20 +288,29 @@ pub(super) fn l3_without_doorbell(case: &Case, findings: &mut Findings<'_>) -> M
     sample.measure("no doorbell: accepted to delivered", Some(WITHOUT_DOORBELL))
 }
 
-/// What was measured where it happened.
-pub(super) fn measured(case: &Case) -> Vec<Measure> {
+/// L3: what was measured where it happened, judged where only one fault was in force.
+pub(super) fn l3_measured(case: &Case, findings: &mut Findings<'_>) -> Vec<Measure> {
     let mut names: Vec<(&str, Sample)> = Vec::new();
     for event in &case.story.events {
-        if let What::Measured { bound, ms } = &event.what {
-            let place = names.iter().position(|(name, _)| name == bound);
-            let place = place.unwrap_or_else(|| {
-                names.push((bound, Sample::default()));
-                names.len() - 1
-            });
-            names[place].1.0.push((ms * MS as f64) as u64);
+        let What::Measured { bound, ms } = &event.what else { continue };
+        let took = (ms * MS as f64) as u64;
+        let place = names.iter().position(|(name, _)| name == bound);
+        let place = place.unwrap_or_else(|| {
+            names.push((bound, Sample::default()));
+            names.len() - 1
+        });
+        names[place].1.0.push(took);
+        let limit = limit_of(bound).filter(|limit| took > limit + NOISE);
+        let in_force = |window: &&Window| window.touches(event.at.saturating_sub(took), event.at);
+        if let Some(limit) = limit.filter(|_| case.windows.all.iter().filter(in_force).count() <= 1) {
+            findings.add("L3", event.at, bound.clone(), || format!("took {ms:.0} ms, {} expected", limit / MS));
         }
     }
-    names.iter_mut().map(|(name, sample)| sample.measure(name, None)).collect()
+    names.iter_mut().map(|(name, sample)| sample.measure(name, limit_of(name))).collect()
+}
+
+fn limit_of(bound: &str) -> Option<u64> {
+    MEASURED.iter().find(|(name, _)| *name == bound).map(|(_, limit)| *limit)
 }
 
 /// Attempts that began during a fault: they are in the order of their beginning.

@@ -89,7 +89,7 @@ fn bounds(case: &Case, figures: &mut Figures, findings: &mut Findings<'_>) {
     measures.extend(bounds::l3_redis_back(case, findings));
     measures.push(bounds::l3_answers(case, findings));
     measures.push(bounds::l3_without_doorbell(case, findings));
-    measures.extend(bounds::measured(case));
+    measures.extend(bounds::l3_measured(case, findings));
     measures.retain(|measure| measure.count > 0);
 }
 
