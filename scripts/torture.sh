@@ -4,6 +4,7 @@
 #
 #   scripts/torture.sh --seed 7 --duration 120 --profile gate      one run (also: soak, store, hostile, rollback)
 #   scripts/torture.sh check DIR                                   checks a stored history again
+#   scripts/torture.sh sum DIR...                                  adds up the results of many runs
 #
 # Exit status: 0 valid, 1 a promise of safety was broken, 3 something took too long or too much, 2 the run itself
 # failed or proves nothing. TORTURE_BUILD=debug runs the build of the tests instead of the release.
@@ -16,7 +17,7 @@ flags=(--locked --quiet)
 # Each client and each sender of a run is a thread or two in the nodes, and a link of a proxy in the test.
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 case "${1:-}" in
-  run | check) ;;
+  run | check | sum) ;;
   *) set -- run "$@" ;;
 esac
 # Not through `cargo test`, which has an exit status of its own.

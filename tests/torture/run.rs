@@ -62,7 +62,7 @@ pub fn judge(dir: &Path) -> ExitCode {
 pub fn sum(dirs: &[PathBuf]) -> ExitCode {
     match Tally::of(dirs) {
         Ok(tally) => {
-            print!("{}", tally.table());
+            println!("{}\n{}", tally.table(), tally.bounds());
             ExitCode::SUCCESS
         }
         Err(cause) => {

@@ -21,6 +21,17 @@ pub struct Tally {
     broken: BTreeMap<String, u64>,
     faults: BTreeMap<String, u64>,
     behaviours: BTreeMap<String, u64>,
+    bounds: BTreeMap<String, Bound>,
+}
+
+/// One measure over all runs.
+#[derive(Debug, Default)]
+struct Bound {
+    count: u64,
+    /// Of each run that had any.
+    p99_ms: Vec<f64>,
+    max_ms: f64,
+    limit_ms: f64,
 }
 
 /// What is counted of each run.
@@ -54,6 +65,18 @@ impl Tally {
         add_all(&mut self.broken, &result["broken"], |times| times.as_u64());
         add_all(&mut self.faults, &figures["faults"], |fault| fault["noticed"].as_u64());
         add_all(&mut self.behaviours, &figures["behaviours"], |times| times.as_u64());
+        for measure in figures["measures"].as_array().into_iter().flatten() {
+            let number = |name: &str| measure[name].as_f64().unwrap_or_default();
+            let count = measure["count"].as_u64().unwrap_or_default();
+            if count > 0 && !measure["limit_ms"].is_null() {
+                let name = measure["name"].as_str().unwrap_or_default();
+                let bound = self.bounds.entry(name.to_owned()).or_default();
+                bound.count += count;
+                bound.p99_ms.push(number("p99_ms"));
+                bound.max_ms = bound.max_ms.max(number("max_ms"));
+                bound.limit_ms = bound.limit_ms.max(number("limit_ms"));
+            }
+        }
     }
 
     /// As Markdown.
@@ -97,6 +120,19 @@ impl Tally {
         ];
         let rows = rows.iter().map(|(what, value)| format!("| {what} | {value} |\n"));
         format!("| | |\n|---|---|\n{}", rows.collect::<String>())
+    }
+
+    /// What was measured against a limit, as Markdown.
+    pub fn bounds(&self) -> String {
+        let row = |(name, bound): (&String, &Bound)| {
+            let mut p99_ms = bound.p99_ms.clone();
+            p99_ms.sort_by(f64::total_cmp);
+            let middle = p99_ms[p99_ms.len() / 2];
+            let times = grouped(bound.count);
+            format!("| {name} | {times} | {middle:.0} | {:.0} | {:.0} |\n", bound.max_ms, bound.limit_ms)
+        };
+        let head = "| | times | p99, the median of all runs, ms | longest, ms | limit, ms |\n|---|---|---|---|---|\n";
+        head.to_owned() + &self.bounds.iter().map(row).collect::<String>()
     }
 }
 
