@@ -13,7 +13,7 @@ const OTHER_THREADS: usize = 64;
 /// What HTTP gets of itself at most, however much there is: senders keep few connections, clients one each.
 pub(crate) const MOST_HTTP: usize = 4096;
 /// What is kept back, at the least and at the most; else a tenth.
-const LEAST_RESERVE: usize = 16;
+pub(crate) const LEAST_RESERVE: usize = 16;
 const MOST_RESERVE: usize = 256;
 const MAPPINGS_PER_THREAD: usize = 4;
 /// Process numbers of everything else on this machine.

@@ -6,22 +6,37 @@
 //! its own. Each door has one. Used by acceptors and connections' own threads; waits for nobody.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::net::{Shutdown, shutdown};
+
+use crate::capacity::LEAST_RESERVE;
 
 /// How long a stranger keeps its place whoever comes: long enough for a hello, or for a request's head, on most ways.
 /// Where more strangers come within it than there are places, newcomers are refused.
 pub(crate) const STRANGER_GRACE: Duration = Duration::from_millis(500);
 
-/// So many that were sent away may not have left yet; for so long there are as many connections above the limit. No
-/// more than `capacity` keeps back at the least.
-pub(crate) const MOST_LEAVING: usize = 16;
+/// So many of one door that were sent away may not have left yet; for so long there are as many connections above the
+/// limit.
+pub(crate) const MOST_LEAVING: usize = 8;
+// There are two doors, and they share what is kept back.
+const _: () = assert!(2 * MOST_LEAVING <= LEAST_RESERVE);
 
-/// The strangers of one door. `S` is what holds a stranger's socket.
+/// A connection that can be asked to go.
+pub(crate) trait Stranger {
+    /// Has its own thread find the end, whether that reads or waits until an answer is taken. Waits for nobody.
+    fn send_away(&self);
+}
+
+impl Stranger for TcpStream {
+    fn send_away(&self) {
+        let _ = self.shutdown(Shutdown::Read);
+    }
+}
+
+/// The strangers of one door.
 pub(crate) struct Doorstep<S> {
     inner: Mutex<Inner<S>>,
 }
@@ -34,7 +49,7 @@ struct Inner<S> {
     leaving: usize,
 }
 
-impl<S: AsFd> Doorstep<S> {
+impl<S: Stranger> Doorstep<S> {
     pub(crate) fn new() -> Arc<Doorstep<S>> {
         let inner = Inner { next: 0, strangers: BTreeMap::new(), leaving: 0 };
         Arc::new(Doorstep { inner: Mutex::new(inner) })
@@ -63,7 +78,7 @@ impl<S: AsFd> Doorstep<S> {
         let (_, stranger) = oldest.remove();
         inner.leaving += 1;
         drop(inner);
-        let _ = shutdown(&*stranger, Shutdown::Read);
+        stranger.send_away();
         true
     }
 }
@@ -108,7 +123,7 @@ impl<S> Drop for Step<S> {
 mod tests {
     use super::*;
     use std::io::Read;
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpListener;
     use std::thread::sleep;
 
     /// A stranger, and the other end of its connection.

@@ -1,4 +1,4 @@
-//! Every limit by its name in the README, for the one test that holds its table *Limits* against the constants.
+//! Every limit that a user can meet, by its name in the README, for the one test that holds its table *Limits* against the constants.
 //!
 //! The constants live where they are used. Compiled into tests only.
 
@@ -13,7 +13,7 @@ use crate::client::{LEAST_HOLD, delivery, door as tcp, reader, words};
 use crate::frame::{FRAME_ROOM, MAX_FRAME_BYTES, MAX_REASON_BYTES};
 use crate::http::{batch, body, clients, dead_letters, door as http, payments, request, room, routes, tiny};
 use crate::inbox::{self, group};
-use crate::{auth, broadcast, capacity, doorstep, drainer, node, payment, printable, router, strangers};
+use crate::{auth, broadcast, capacity, doorstep, drainer, node, payment, printable, router, socket, strangers};
 
 /// Bytes, in the largest unit that leaves a whole number.
 fn bytes(number: impl TryInto<u64>) -> String {
@@ -112,11 +112,11 @@ fn of_clients() -> Vec<(&'static str, String)> {
         ("time for a hello", time(reader::HELLO_LIMIT)),
         ("time for the store to take a hello", time(CLAIM_LIMIT)),
         ("time for which a stranger keeps its place", time(doorstep::STRANGER_GRACE)),
-        ("strangers that give way at once", count(doorstep::MOST_LEAVING)),
+        ("strangers of one door that give way at once", count(doorstep::MOST_LEAVING)),
         ("heartbeats of silence", count(reader::SILENT_HEARTBEATS)),
         ("socket that takes nothing of what is owed", time(drainer::PATIENCE)),
         ("unanswered TCP segments (`TCP_USER_TIMEOUT`)", time(tcp::USER_TIMEOUT)),
-        ("send buffer of a client's socket", bytes(tcp::SEND_BUFFER)),
+        ("send buffer of a connection", bytes(socket::SEND_BUFFER)),
         ("window", count(defaults().window)),
         ("window that can be set", count(args::MAX_WINDOW)),
         ("bytes of a window", bytes(delivery::MAX_WINDOW_BYTES)),

@@ -26,6 +26,7 @@ use crate::inbox::{Durability, Inbox};
 use crate::metrics::{DeadLetters, Metrics};
 use crate::receipts::Receipts;
 use crate::router::{self, Bells, Rung};
+use crate::socket::SEND_BUFFER;
 use crate::tender::{self, Tender};
 use crate::{args, hearing, signals, thread};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -100,6 +101,7 @@ fn bind(addr: SocketAddr, mend: &str) -> Result<TcpListener, StartError> {
     let listen = || {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
+        socket.set_send_buffer_size(SEND_BUFFER)?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
         Ok(TcpListener::from(socket))

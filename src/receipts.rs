@@ -2,7 +2,8 @@
 //!
 //! A wait costs no thread: it is parked here with its answer. Word of the end comes from this
 //! node's bookkeeper or, through the bus, from the node that holds the client. Such word only makes
-//! it quick: the inbox is asked once after parking and again at the deadline, and that counts.
+//! it quick: the inbox is asked once after parking, again at the deadline, and between them where it may know more than we
+//! were told; and that counts.
 
 use crate::bus::{Bus, Subscription};
 use crate::doorbell::topic;

@@ -4,6 +4,10 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::io;
 use std::net::{Shutdown, TcpStream};
 
+/// What the kernel may hold for a peer that does not read; its default would be megabytes. Set on the listeners, for what
+/// they accept has it from them.
+pub(crate) const SEND_BUFFER: usize = 64 << 10;
+
 /// Sends what the socket takes now, and returns how much that was.
 ///
 /// # Errors

@@ -2,10 +2,11 @@
 mod harness;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use harness::line_client::hello;
 use harness::node::{JSON, envelope};
-use harness::{Client, Home, Http, Line, Node, TempDir, eventually, eventually_some};
+use harness::{Client, Home, Http, Line, Node, TempDir, eventually, eventually_some, eventually_within};
 
 const KEY: &str = "a-key-of-this-test-1";
 
@@ -87,4 +88,30 @@ fn who_has_shown_no_key_makes_room_for_a_sender() {
     assert!(refused.header("Retry-After").is_some(), "{}", refused.show());
     senders.push(inside);
     senders.iter_mut().for_each(|sender| assert_eq!(post(sender), 202));
+}
+
+#[test]
+fn who_asks_without_end_and_reads_no_answer_makes_room_as_well() {
+    let files = TempDir::new();
+    let keys = files.file("keys", &format!("{KEY}\n"));
+    let node = Node::with(Home::Embedded, &["--max-http", "12", "--api-keys-file", &keys]);
+    let authorization = format!("Bearer {KEY}");
+    let is_let_in = || {
+        let asked = Http::try_connect(node.http())
+            .and_then(|mut http| http.try_send("GET", "/v1/clients", &[("Authorization", &authorization)], b""));
+        asked.is_ok_and(|answer| answer.status == 200)
+    };
+    // More than the node may have on their way out by far: its thread stands before an answer that nobody reads.
+    let requests = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(3000);
+    let crowd = || {
+        let mut stranger = Line::connect_with_small_buffer(node.http());
+        let _ = stranger.try_send_bytes(requests.as_bytes());
+        stranger
+    };
+    let mut strangers: Vec<Line> = (0..12).map(|_| crowd()).collect();
+    for turn in 0..12 {
+        // Far less than the node waits for a peer to read on.
+        eventually_within(Duration::from_secs(10), &format!("sender {turn} is let in"), is_let_in);
+        strangers.push(crowd());
+    }
 }

@@ -17,8 +17,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// What the kernel may hold for a client that does not read; its default would be megabytes.
-pub(crate) const SEND_BUFFER: usize = 64 * 1024;
 /// Longer than a full socket is waited for (`drainer`), so that `too_slow` is said first.
 pub(crate) const USER_TIMEOUT: Duration = Duration::from_secs(40);
 /// TCP keepalive finds out within a minute and a half that a peer is gone that owes nothing: after so long without a
@@ -103,7 +101,7 @@ impl Door {
         }
         let place = Place::take(self);
         if self.inside.load(Ordering::Relaxed) > self.most {
-            self.refused.warn(|| format!("tcp: clients are refused: {} connections are the most", self.most));
+            self.refused.warn(|| format!("tcp: every place is taken: {} connections are the most", self.most));
             if !self.doorstep.make_room() {
                 return self.turn_away(&stream, framing);
             }
@@ -155,7 +153,6 @@ fn set_up(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
     socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_PROBES))?;
-    socket.set_send_buffer_size(SEND_BUFFER)?;
     let millis = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
     sockopt::set_tcp_user_timeout(stream, millis)?;
     Ok(())

@@ -7,7 +7,6 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,6 +16,7 @@ use tiny_http::Method;
 use super::door::Lobby;
 use super::request::Version;
 use super::{Head, Response};
+use crate::doorstep::Stranger;
 use crate::drainer::{Drained, Owing};
 use crate::payment::push_number;
 use crate::socket::send_now;
@@ -46,6 +46,8 @@ struct State {
     gone: bool,
     /// A request has come in part: stopping lets it finish.
     partial: bool,
+    /// Its place was given away: what the socket does not take at once is not waited for.
+    sent_away: bool,
     free_since: Instant,
 }
 
@@ -92,6 +94,7 @@ impl Connection {
             closing: false,
             gone: false,
             partial: false,
+            sent_away: false,
             free_since: Instant::now(),
         };
         Ok(Arc::new(Connection { number, socket, peer, lobby, state: Mutex::new(state), free: Condvar::new() }))
@@ -151,6 +154,10 @@ impl Connection {
         };
         state.sent += taken;
         if state.sent < state.owed.len() {
+            if state.sent_away {
+                self.lose(state);
+                return Drained::Gone;
+            }
             return if taken > 0 { Drained::Some } else { Drained::Nothing };
         }
         self.settle(state);
@@ -223,9 +230,14 @@ impl Connection {
     }
 }
 
-impl AsFd for Connection {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+impl Stranger for Connection {
+    fn send_away(&self) {
+        let mut state = self.state.lock();
+        state.sent_away = true;
+        self.wake_reader();
+        if state.sent < state.owed.len() {
+            self.lose(&mut state);
+        }
     }
 }
 

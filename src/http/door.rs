@@ -178,7 +178,9 @@ impl Door {
     fn let_in(&self, number: u64, socket: TcpStream, peer: SocketAddr) {
         let most = self.lobby.limits.max_connections;
         if self.connections() >= most {
-            self.refused.warn(|| format!("http: {peer} and others are refused: {most} connections are the most"));
+            self.refused.warn(|| {
+                format!("http: every place is taken: {most} connections are the most, and {peer} is one more")
+            });
             if !self.lobby.doorstep.make_room() {
                 return self.turn_away(&socket);
             }

@@ -37,6 +37,8 @@ pub(super) fn run(connection: Arc<Connection>, step: Step<Connection>) {
             Ok(()) => continue,
             Err(end) => end,
         };
+        // The body is gone, and what follows may take a moment.
+        reader.share.let_go();
         match end {
             // Whoever still owes an answer holds the connection, and closes it by letting go.
             End::Silent => return,
@@ -99,6 +101,10 @@ impl Reader {
     /// The next request that the service will have, whole.
     fn next(&mut self) -> Result<Request, End> {
         loop {
+            // What it has sent already could keep it here for long.
+            if self.step.was_sent_away() {
+                return Err(self.give_way());
+            }
             let head = self.read_head()?;
             let peer = self.connection.peer;
             let service = &self.connection.lobby.service;

@@ -430,7 +430,7 @@ pub(crate) struct Found {
     pub(crate) status: Status,
     /// Where it was asked by it, or the payment is still held.
     pub(crate) payment_id: Option<String>,
-    /// When it is worth asking again, for then it expires if it was not sent.
+    /// When it is worth asking again: it may be past its time then, and a dead letter soon after.
     pub(crate) due_in: Option<Duration>,
 }
 
