@@ -88,9 +88,9 @@ fn of_requests() -> Vec<(&'static str, String)> {
 
 fn of_payments() -> Vec<(&'static str, String)> {
     vec![
-        ("client id, payment id", format!("{} characters", payment::MAX_ID_CHARS)),
+        ("client id, payment id", format!("{} characters", payment::name::MAX_ID_CHARS)),
         ("node's name", format!("{} characters", args::MAX_NODE_NAME_BYTES)),
-        ("channel", format!("{} characters", payment::MAX_CHANNEL_CHARS)),
+        ("channel", format!("{} characters", payment::name::MAX_CHANNEL_CHARS)),
         ("nested levels of `msg`", count(payment::MAX_DEPTH)),
         ("number in `msg`", format!("{} characters", payment::MAX_NUMBER_CHARS)),
         ("payments of an inbox", count(defaults().inbox_limit)),
