@@ -3,8 +3,9 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use super::UsageError;
 use super::report::shown;
-use super::{UsageError, address};
+use super::value::address;
 use crate::framing::Framing;
 
 /// One listener for clients: `127.0.0.1:7070`, or `u16be@127.0.0.1:7071`.
