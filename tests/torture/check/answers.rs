@@ -86,7 +86,8 @@ pub(super) fn c14_ready(case: &Case, findings: &mut Findings<'_>) {
         let said = ready.get(&attempt.node).map_or(&[][..], Vec::as_slice);
         let before = said.partition_point(|at| *at <= attempt.begin);
         let Some(at) = before.checked_sub(1).map(|place| said[place]) else { continue };
-        let is_near = attempt.begin - at <= READY_FOR;
+        // An answer that came later tells of a store that stalled afterwards, which a node cannot know before.
+        let is_near = attempt.end - at <= READY_FOR;
         if is_near && case.windows.calm(at.saturating_sub(SECOND), attempt.end.saturating_add(SECOND)) {
             findings.add("C14", attempt.end, format!("node {}", attempt.node + 1), || {
                 let ago = (attempt.begin - at) as f64 / 1e6;
