@@ -49,7 +49,7 @@ fn storm(world: &World, step: &Step, stop: &Stop, count: usize) -> io::Result<u6
     let node = flood::target(world, step);
     let Some((_, tcp)) = flood::ports(node, stop) else { return Ok(0) };
     let mut swarm = Swarm::new()?;
-    (1..=count).for_each(|number| _ = swarm.add(tcp, talk(number)));
+    (1..=count).for_each(|number| _ = swarm.add(tcp, talk(node.number, number)));
     let random = Random::of(world.options.seed, &format!("crowd/{}", step.at_ms));
     let mut crowd = Crowd { world, left: node.number, swarm, random };
     crowd.come_in(GATHERING, |_| tcp)?;
@@ -69,8 +69,9 @@ fn storm(world: &World, step: &Step, stop: &Stop, count: usize) -> io::Result<u6
     Ok(welcome as u64)
 }
 
-fn talk(number: usize) -> Talk {
-    let hello = format!("{{\"type\":\"hello\",\"client\":\"crowd-{number:04}\"}}\n");
+/// Each node's crowd has ids of its own: there may be two at once.
+fn talk(node: usize, number: usize) -> Talk {
+    let hello = format!("{{\"type\":\"hello\",\"client\":\"crowd-{node}-{number:04}\"}}\n");
     Talk::drips(hello.into_bytes(), b"{\"type\":\"pong\"}\n", 16, SIGN_OF_LIFE)
 }
 
