@@ -13,7 +13,7 @@ pub const HEARTBEAT: Duration = Duration::from_secs(3);
 
 /// The torture test of payrelay.
 #[derive(Debug, Parser)]
-#[command(name = "payrelay-torture")]
+#[command(name = "payrelay-torture", bin_name = "scripts/torture.sh")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
