@@ -17,11 +17,14 @@ use super::door::{Door, Limits};
 use super::room::FREE_BODY_BYTES;
 use super::tiny::{SideDoor, WORKERS};
 use super::{Admission, Answer, Canned, Head, Problem, Request, Response, Service, json};
+use crate::doorstep::MOST_LEAVING;
 use crate::drainer::{self, Drainer};
 
 const BODY_LIMIT: usize = 1000;
 /// The longest that a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the answer to a guess takes.
+const GUESS: Duration = Duration::from_millis(200);
 
 /// What a sender that shows the header `Canned` understands in place of a problem.
 static SORRY: Canned = Canned { status: 200, content_type: Some("text/plain"), body: "sorry" };
@@ -41,6 +44,11 @@ impl Service for Toy {
     fn admit(&self, head: &Head, _peer: SocketAddr) -> Result<Admission, Response> {
         match (head.method(), head.path()) {
             (_, "/nowhere") => Err(Problem::not_found("not here").response()),
+            // As somebody who guesses keys is answered.
+            (_, "/guess") => {
+                thread::sleep(GUESS);
+                Err(Problem::not_found("not here").response())
+            }
             (_, "/admit-panics") => panic!("a fault in admit, made by the test"),
             (_, "/slow") => Ok(Admission::with_body(1 << 20)),
             (Method::Get | Method::Head | Method::Options, _) | (_, "/no-body") => Ok(Admission::with_body(0)),
@@ -784,6 +792,32 @@ fn past_the_connection_cap_a_503_is_said_and_room_is_used_again() {
     drop(second);
     scene.wait_for("a free place", |scene| scene.door.connections() == 1);
     scene.expect_good_service();
+}
+
+/// Whoever was sent away does not stay for all that it had sent by then: else a few such, and nobody else could be.
+#[test]
+fn strangers_that_ask_and_ask_make_room() {
+    let scene = Scene::with(Limits { max_connections: MOST_LEAVING + 1, ..Limits::default() });
+    let crowd = || {
+        let mut stranger = scene.peer();
+        // Far more than can be answered while the test lasts.
+        stranger.say("GET /guess HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500));
+        stranger
+    };
+    let _strangers: Vec<Peer> = (0..=MOST_LEAVING).map(|_| crowd()).collect();
+    let mut inside = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    while inside.len() <= MOST_LEAVING {
+        assert!(Instant::now() < deadline, "only {} were let in", inside.len());
+        let mut newcomer = scene.peer();
+        // It may be turned away before it has said anything.
+        let _ = newcomer.socket.write_all(GET.as_bytes());
+        let mut start = [0; 12];
+        if newcomer.socket.read_exact(&mut start).is_ok() && &start == b"HTTP/1.1 200" {
+            inside.push(newcomer);
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// 7, the part that can be tried here: connections come and go, and every thread ends.
