@@ -487,6 +487,22 @@ fn ready_and_not_able_to_store_is_found() {
 }
 
 #[test]
+fn only_a_store_that_stops_for_everybody_excuses_a_node_that_was_ready() {
+    let mut book = Book::sound();
+    let post = Record { uid: 910, digest: 910, note: Way::Single as u8, ..post_of(1) };
+    let (begin, end) = (950 * MS, 2_100 * MS);
+    book.record(Record { at: 900 * MS, kind: Kind::Ready, node: 1, code: 200, actor: 90, ..Record::default() });
+    book.record(Record { at: begin, kind: Kind::Post, ..post });
+    book.record(Record { at: end, kind: Kind::PostUnknown, code: 503, ..post });
+    // Others were served meanwhile.
+    book.expect_only("C14");
+    let meanwhile = |record: &&mut Record| record.kind == Kind::PostOk && (begin..=end).contains(&record.at);
+    book.records.iter_mut().filter(meanwhile).for_each(|record| record.at = end + MS);
+    let verdict = book.judge();
+    assert!(verdict.broken.is_empty(), "{verdict}");
+}
+
+#[test]
 fn a_gap_in_the_numbers_is_found() {
     let mut book = Book::sound();
     book.finally(1, ALL + 1, ALL, 1);

@@ -74,6 +74,15 @@ fn was_online(case: &Case, client: u32, begin: u64, end: u64) -> bool {
     })
 }
 
+/// Whether the store itself stopped after the word was given, which a node cannot know before: the refusal came later
+/// than the second, and of all that was posted meanwhile, wherever, nothing had been stored by then.
+fn stalls_later(case: &Case, attempt: &Attempt, ready_at: u64) -> bool {
+    let from = case.attempts.partition_point(|other| other.begin < attempt.begin);
+    let mut meanwhile = case.attempts[from..].iter().take_while(|other| other.begin <= attempt.end);
+    attempt.end - ready_at > READY_FOR
+        && !meanwhile.any(|other| other.outcome == Outcome::Ok && other.end <= attempt.end)
+}
+
 /// C14: a node that says it is ready takes a post within the next second. Only where no fault was near; what is asked
 /// of it is that it does not answer with a 5xx.
 pub(super) fn c14_ready(case: &Case, findings: &mut Findings<'_>) {
@@ -86,8 +95,7 @@ pub(super) fn c14_ready(case: &Case, findings: &mut Findings<'_>) {
         let said = ready.get(&attempt.node).map_or(&[][..], Vec::as_slice);
         let before = said.partition_point(|at| *at <= attempt.begin);
         let Some(at) = before.checked_sub(1).map(|place| said[place]) else { continue };
-        // An answer that came later tells of a store that stalled afterwards, which a node cannot know before.
-        let is_near = attempt.end - at <= READY_FOR;
+        let is_near = attempt.begin - at <= READY_FOR && !stalls_later(case, attempt, at);
         if is_near && case.windows.calm(at.saturating_sub(SECOND), attempt.end.saturating_add(SECOND)) {
             findings.add("C14", attempt.end, format!("node {}", attempt.node + 1), || {
                 let ago = (attempt.begin - at) as f64 / 1e6;
