@@ -232,10 +232,6 @@ impl Writer {
         self.file.flush().expect("a file of our own on a disk with room");
         self.flushed = Instant::now();
     }
-
-    pub fn history(&self) -> &Arc<History> {
-        &self.history
-    }
 }
 
 /// A whole history, in the order of time.

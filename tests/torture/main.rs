@@ -11,12 +11,7 @@
 //! `run` draws the plan, runs it, heals, drains, and checks; `check DIR` checks a stored history again. The process
 //! ends with 0 if every promise held, 1 if one of safety was broken, 3 if something took too long or too much, 2 if
 //! the run itself failed or proves nothing. `scripts/torture.sh` builds and calls it.
-#![allow(
-    unreachable_pub,
-    missing_docs,
-    dead_code,
-    reason = "a program of its own: nothing here is an interface of payrelay"
-)]
+#![allow(unreachable_pub, missing_docs, reason = "a program of its own: nothing here is an interface of payrelay")]
 
 #[path = "../harness/mod.rs"]
 mod harness;

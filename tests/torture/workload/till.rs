@@ -8,7 +8,6 @@ use crate::roster;
 /// One client.
 #[derive(Debug)]
 pub struct Till {
-    pub client: u32,
     pub id: String,
     connections: AtomicU32,
     books: Mutex<Books>,
@@ -25,7 +24,7 @@ pub struct Books {
 
 impl Till {
     pub fn new(client: u32) -> Till {
-        Till { client, id: roster::id(client), connections: AtomicU32::new(0), books: Mutex::default() }
+        Till { id: roster::id(client), connections: AtomicU32::new(0), books: Mutex::default() }
     }
 
     /// The number of its next connection.
