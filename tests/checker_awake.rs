@@ -580,6 +580,36 @@ fn a_frozen_node_that_holds_up_the_others_is_found() {
 }
 
 #[test]
+fn a_client_of_a_killed_node_that_waits_for_its_payments_is_found() {
+    let mut book = Book::sound();
+    book.plan.push(Step { slice: 0, kind: Fault::F1, at_ms: 900, length_ms: 3_000, node: 0, amount: 0 });
+    book.event(900 * MS, What::FaultBegin { step: 1, kind: Fault::F1 });
+    book.event(3_900 * MS, What::FaultEnd { step: 1, kind: Fault::F1, effect: 1 });
+    book.find(Kind::Hello, LATE, 0).at = SECOND;
+    let welcome = book.find(Kind::Welcome, LATE, 0);
+    (welcome.at, welcome.uid) = (SECOND + MS, BEFORE);
+    book.expect_only("L3");
+    // Unless it was slow on purpose.
+    let its = |record: &&mut Record| (record.kind, record.client) == (Kind::Receive, LATE);
+    book.records.iter_mut().filter(its).for_each(|record| record.flag = true);
+    let verdict = book.judge();
+    assert!(verdict.broken.is_empty(), "{verdict}");
+}
+
+#[test]
+fn an_event_that_cannot_be_read_is_not_passed_over() {
+    let book = Book::sound();
+    let dir = TempDir::new();
+    book.write(dir.path());
+    let path = dir.path().join("events.jsonl");
+    let text = fs::read_to_string(&path).expect("the events");
+    fs::write(&path, format!("{text}{{\"at\":1,\"ev")).expect("a line cut short");
+    assert!(check::check(dir.path()).is_ok());
+    fs::write(&path, format!("{{\"at\":1}}\n{text}")).expect("a line that is no event");
+    assert!(check::check(dir.path()).is_err());
+}
+
+#[test]
 fn a_redis_that_is_back_and_not_used_is_found() {
     let mut book = Book::sound();
     for event in book.events.iter_mut().filter(|event| matches!(event.what, What::FaultEnd { .. })) {

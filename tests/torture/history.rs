@@ -5,7 +5,7 @@
 //! the harness the history is there but for that tenth. All times are nanoseconds since the start of the run.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,7 +34,8 @@ pub enum Kind {
     Hello,
     /// It was welcomed. `seq`: acked, `uid`: pending, `digest`: epoch, `extra`: window.
     Welcome,
-    /// A payment came. `seq`, `uid`, `digest`, `payment_id`, `extra`: accepted_at.
+    /// A payment came. `seq`, `uid`, `digest`, `payment_id`, `extra`: accepted_at; `flag`: this connection was not read
+    /// as fast as it could be, on purpose.
     Receive,
     /// An acknowledgement was handed to the socket (written down before). `seq`: how far it can count; `extra`: what it
     /// said, where that was more.
@@ -242,7 +243,7 @@ pub struct Story {
 }
 
 impl Story {
-    /// Reads what a run left. A last record that is cut short is left out: the harness was killed there.
+    /// Reads what a run left. A last record or event that is cut short is left out: the harness was killed there.
     pub fn read(dir: &Path) -> io::Result<Story> {
         let mut records = Vec::new();
         for entry in fs::read_dir(dir)? {
@@ -252,13 +253,9 @@ impl Story {
             }
         }
         records.sort_by_key(|record| record.at);
-        let mut events = Vec::new();
-        for line in BufReader::new(File::open(dir.join("events.jsonl"))?).lines() {
-            match serde_json::from_str(&line?) {
-                Ok(event) => events.push(event),
-                Err(_) => break,
-            }
-        }
+        let text = fs::read_to_string(dir.join("events.jsonl"))?;
+        let whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        let events = whole.map(serde_json::from_str).collect::<Result<_, _>>()?;
         Ok(Story { records, events })
     }
 }

@@ -83,6 +83,8 @@ pub(super) struct Connection {
     pub(super) pending: u64,
     pub(super) window: u64,
     pub(super) first_receive: u64,
+    /// That one was read late on purpose.
+    pub(super) dawdled: bool,
     /// [`NEVER`] if the history does not tell.
     pub(super) closed_at: u64,
 }
@@ -385,6 +387,7 @@ impl Default for Connection {
             pending: 0,
             window: 0,
             first_receive: NEVER,
+            dawdled: false,
             closed_at: NEVER,
         }
     }
@@ -398,7 +401,9 @@ impl Connection {
                 (self.welcome_at, self.acked) = (record.at, record.seq);
                 (self.pending, self.window) = (record.uid, record.extra);
             }
-            Kind::Receive => self.first_receive = self.first_receive.min(record.at),
+            Kind::Receive if record.at < self.first_receive => {
+                (self.first_receive, self.dawdled) = (record.at, record.flag);
+            }
             Kind::Closed => self.closed_at = self.closed_at.min(record.at),
             _ => {}
         }

@@ -66,6 +66,8 @@ pub struct Link {
     spoke: Instant,
     /// To be acknowledged later.
     due: VecDeque<(u64, Instant)>,
+    /// On purpose it was not read as fast as it could be.
+    dawdled: bool,
 }
 
 /// When it acknowledges.
@@ -228,6 +230,7 @@ impl Receiver {
         while self.goes_on(until) {
             if let Some(link) = &mut self.link {
                 link.line.rate = Some(rate);
+                link.dawdled = true;
             }
             self.step(Acks::Prompt);
         }
@@ -243,6 +246,7 @@ impl Receiver {
         if let Some(link) = &mut self.link {
             // The silence was ours.
             link.line.heard = Instant::now();
+            link.dawdled = true;
             self.shared.behaved(Fault::F51);
         }
     }
@@ -377,8 +381,8 @@ impl Receiver {
     fn take_payment(&mut self, payment: Payment, acks: Acks) {
         let Some(link) = &mut self.link else { return };
         let Payment { seq, uid, digest, payment_id, accepted_at } = payment;
-        let record =
-            Record { kind: Kind::Receive, seq, uid, digest, payment_id, extra: accepted_at, ..link.blank(self.client) };
+        let (flag, of) = (link.dawdled, link.blank(self.client));
+        let record = Record { kind: Kind::Receive, flag, seq, uid, digest, payment_id, extra: accepted_at, ..of };
         self.writer.record(record);
         link.received = link.received.max(seq);
         if let Acks::After(time) = acks {
@@ -567,6 +571,7 @@ impl Link {
             pinged: false,
             spoke: Instant::now(),
             due: VecDeque::new(),
+            dawdled: false,
         }
     }
 
