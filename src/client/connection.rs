@@ -3,9 +3,10 @@
 //! All sends happen under this connection's lock and never wait (`MSG_DONTWAIT`); they are the only
 //! I/O under it. What the socket does not take of a frame is owed before anything else is sent,
 //! and the drainer has the connection until then. So frames never interleave and nobody waits for
-//! a client. The thread that reads is in `reader`, what is sent when in `delivery`, the client's own words in `booking`.
+//! a client. The thread that reads is in `reader` and its naps in `nap`, what is sent when in `delivery`, the client's own words in `booking`.
 
 mod booking;
+mod nap;
 
 pub(crate) use booking::Ended;
 
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What every connection of a node shares.
@@ -58,6 +60,7 @@ pub(crate) struct Connection {
     /// Its claim was sent to the store.
     claimed: Arc<AtomicBool>,
     shared: Arc<Shared>,
+    reader: Thread,
     inner: Mutex<Inner>,
 }
 
@@ -83,6 +86,8 @@ struct Inner {
     booked: Booking,
     /// The newest payment that was known to be waited for when its bell rang; 0 once it is acknowledged.
     awaited: Seq,
+    /// Its reader naps.
+    napping: bool,
 }
 
 /// How much of something the socket took.
@@ -94,7 +99,7 @@ enum Took {
 }
 
 impl Connection {
-    /// A connection that has said hello.
+    /// A connection that has said hello, for the thread that reads it.
     // Not inlined: with these values on its stack, the reader's thread, of which there is one for each client, would
     // touch a third page of it for good.
     #[inline(never)]
@@ -118,6 +123,7 @@ impl Connection {
             to_book: Words::default(),
             booked: Booking::No,
             awaited: Seq(0),
+            napping: false,
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since_ms = u64::try_from(now.as_millis()).unwrap_or(0);
@@ -135,6 +141,7 @@ impl Connection {
             auto_ack,
             claimed,
             shared,
+            reader: std::thread::current(),
             inner,
         })
     }
@@ -266,6 +273,7 @@ impl Connection {
     /// Has this client compared with the store, for something may have been missed.
     pub(crate) fn wish_check(self: &Arc<Self>) {
         let mut inner = self.inner.lock();
+        self.wake(&mut inner);
         if inner.closed.is_none() && inner.delivery.wish_check() {
             self.go(Next::CatchUp);
         }
@@ -355,6 +363,7 @@ impl Connection {
                 self.count_sent(inner, entry.mark, way);
                 self.note_sent(inner, entry);
                 self.auto_ack(inner, Some(entry.mark));
+                self.wake_if_pressing(inner);
                 return true;
             }
             Took::Part => {
@@ -484,6 +493,7 @@ impl Connection {
             return;
         }
         inner.leaving = true;
+        self.wake(&mut inner);
         // Behind a half frame nothing can be said; the drainer may still send its rest.
         if let Some(last_word) = CloseReason::ShuttingDown.last_word(self.framing).filter(|_| inner.rest.is_empty()) {
             let _ = send_now(&self.stream, &last_word);
@@ -518,6 +528,7 @@ impl Connection {
         inner.closed = Some(reason);
         inner.rest = Owed::default();
         let _ = self.stream.shutdown(Shutdown::Both);
+        self.wake(inner);
     }
 }
 

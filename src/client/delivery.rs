@@ -413,6 +413,11 @@ impl Delivery {
         self.on_wire.is_empty() || (self.on_wire.len() < self.window && self.bytes_on_wire + bytes <= MAX_WINDOW_BYTES)
     }
 
+    /// Whether acknowledgements are needed soon, for there to be room.
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.on_wire.len() >= self.window / 2 || self.bytes_on_wire >= MAX_WINDOW_BYTES / 2
+    }
+
     /// The newest payment that was sent, or acknowledged before.
     pub(crate) fn newest_sent(&self) -> Mark {
         self.sent
@@ -604,6 +609,20 @@ mod tests {
         delivery.blocked(None);
         assert_eq!(delivery.drained(), (None, Next::CatchUp));
         assert_eq!(delivery.wanted().expect("catch-up").after, mark(0));
+    }
+
+    #[test]
+    fn half_a_window_is_so_many_payments_or_so_many_bytes() {
+        let mut delivery = live(8, 0);
+        (1..=3).for_each(|seq| pass(&mut delivery, seq));
+        assert!(!delivery.is_half_full());
+        pass(&mut delivery, 4);
+        assert!(delivery.is_half_full());
+        assert!(delivery.ack(Seq(4)).is_some());
+        assert!(!delivery.is_half_full());
+        let large = entry(5, MAX_WINDOW_BYTES / 2);
+        delivery.took(large.mark, large.frame_bytes());
+        assert!(delivery.is_half_full());
     }
 
     #[test]

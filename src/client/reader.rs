@@ -2,7 +2,7 @@
 //!
 //! Reads frames, hands acknowledgements on, answers pings, and judges idleness: after an empty
 //! read, never by a timer, so that a node that was stopped for a while reads what came meanwhile
-//! before it calls anybody silent.
+//! before it calls anybody silent. While a client is busy acknowledging, naps between two reads.
 
 use super::close_reason::CloseReason;
 use super::connection::{Connection, Shared};
@@ -14,6 +14,7 @@ use crate::framing::{Framing, NoFrame};
 use crate::gate::Gate;
 use crate::payment::ClientId;
 use crate::socket::turn_away;
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -24,6 +25,13 @@ use std::time::{Duration, Instant};
 pub(crate) const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// Heartbeats without a byte from a client until it counts as gone; it is pinged after each.
 pub(crate) const SILENT_HEARTBEATS: u32 = 3;
+/// How long a busy client's acknowledgements come together in its socket: so much work comes again if the node dies, and
+/// the time until they are stored besides.
+const NAP: Duration = Duration::from_millis(250);
+/// A client that acknowledges within this of the time before is busy.
+const BUSY: Duration = Duration::from_millis(500);
+/// How long a newcomer waits for what its client said on the connection before to be read.
+const READ_OUT_LIMIT: Duration = NAP;
 /// How long a refused client's bytes are still read, so that it can read why.
 const LINGER: Duration = Duration::from_secs(1);
 /// How much of them: four of the longest frames, which a client may have sent before it could read why.
@@ -55,10 +63,11 @@ pub(crate) fn run(reception: &Reception, caller: Caller, mut step: Step<TcpStrea
     // Its own thread waits here, and nobody else. Who has left meanwhile takes nobody's turn.
     while let Some(wait) = reception.clients.turn(&client) {
         std::thread::sleep(wait);
-        if has_left(&caller.stream) {
+        if peek(&caller.stream) == Peeked::End {
             return;
         }
     }
+    read_out(&reception.clients, &client);
     let connection = Connection::new(client, caller, window, auto_ack, Arc::clone(&reception.shared));
     reception.clients.enter(&connection);
     if reception.shared.book.put(Item::Claim(Arc::clone(&connection), Instant::now() + CLAIM_LIMIT)) {
@@ -115,6 +124,7 @@ fn converse(reception: &Reception, connection: &Arc<Connection>, frames: &mut Fr
         return CloseReason::Left;
     }
     let mut silent = 0;
+    let (mut acks, mut acked_at): (bool, Option<Instant>) = (false, None);
     loop {
         loop {
             let frame = match frames.next() {
@@ -123,13 +133,22 @@ fn converse(reception: &Reception, connection: &Arc<Connection>, frames: &mut Fr
                 Err(reason) => Err(reason),
             };
             match frame {
-                Ok(ClientFrame::Ack(seq)) => connection.ack(seq),
+                Ok(ClientFrame::Ack(seq)) => {
+                    connection.ack(seq);
+                    acks = true;
+                }
                 Ok(ClientFrame::Nack(seq, reason)) => connection.nack(seq, reason),
                 Ok(ClientFrame::Ping) => connection.say(PONG),
                 Ok(ClientFrame::Pong) => {}
                 Ok(ClientFrame::Bye) => return CloseReason::Left,
                 Ok(ClientFrame::Hello(_)) => return CloseReason::BadFrame("hello was said already".into()),
                 Err(reason) => return reason,
+            }
+        }
+        if std::mem::take(&mut acks) && frames.took_all {
+            let now = Instant::now();
+            if acked_at.replace(now).is_some_and(|before| now.duration_since(before) < BUSY) {
+                connection.nap(NAP);
             }
         }
         match frames.fill(connection.stream()) {
@@ -151,12 +170,31 @@ fn reason_of(invalid: InvalidFrame) -> CloseReason {
     }
 }
 
-/// Whether the client has ended its side, as far as can be seen without reading.
-fn has_left(stream: &TcpStream) -> bool {
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    match recv(stream, &mut [0; 1], flags) {
-        Ok((_, n)) => n == 0,
-        Err(e) => e != rustix::io::Errno::AGAIN && e != rustix::io::Errno::INTR,
+/// Has what a client said on its connection before read, where that one's reader naps: what it acknowledged would else
+/// come again on the new one.
+fn read_out(clients: &Clients, client: &ClientId) {
+    let Some(before) = clients.get(client).filter(|before| before.rouse()) else { return };
+    let deadline = Instant::now() + READ_OUT_LIMIT;
+    let is_there = || clients.get(client).is_some_and(|there| Arc::ptr_eq(&there, &before));
+    while peek(before.stream()) != Peeked::Nothing && is_there() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What can be seen of a socket without reading.
+#[derive(PartialEq, Eq)]
+enum Peeked {
+    Some,
+    Nothing,
+    /// The client has ended its side.
+    End,
+}
+
+fn peek(stream: &TcpStream) -> Peeked {
+    match recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((_, 1..)) => Peeked::Some,
+        Err(Errno::AGAIN | Errno::INTR) => Peeked::Nothing,
+        Ok((_, 0)) | Err(_) => Peeked::End,
     }
 }
 
@@ -214,11 +252,13 @@ struct Frames {
     taken: usize,
     /// So many bytes from there were looked at, and hold no whole frame.
     searched: usize,
+    /// The last read took all that was there.
+    took_all: bool,
 }
 
 impl Frames {
     fn new(framing: Framing) -> Frames {
-        Frames { framing, buffer: Vec::new(), taken: 0, searched: 0 }
+        Frames { framing, buffer: Vec::new(), taken: 0, searched: 0, took_all: true }
     }
 
     /// The JSON of the next whole frame; none if it has not come yet.
@@ -252,6 +292,7 @@ impl Frames {
                 Ok(0) => return Filled::End,
                 Ok(n) => {
                     self.buffer.extend_from_slice(&chunk[..n]);
+                    self.took_all = n < chunk.len();
                     return Filled::Some;
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
