@@ -7,9 +7,11 @@
 -- look_up.lua), 'full' or 'reused'.
 local now, parcel = ARGV[1], ARGV[2]
 local text = redis.call('GET', KEYS[1]) or '2 0 0 0 0 0 0 0 0 0 ' .. now .. ' ' .. now .. ' 0 - -'
-local last, last_at, bytes_in, rest, acked, gone, bytes_gone, owner =
-  string.match(text, '^2 (%d+) (%d+) (%d+) ((%d+) (%d+) (%d+) %d+ %d+ %d+ %d+ %d+ %d+ %S+ (%S+))$')
+local last, last_at, bytes_in, rest_at, gone, bytes_gone, owner =
+  string.match(text, '^2 (%d+) (%d+) (%d+) ()%d+ (%d+) (%d+) %d+ %d+ %d+ %d+ %d+ %d+ %S+ (%S+)$')
 if not owner then error('the state of a client is not readable') end
+-- Acceptance changes nothing of it but how many wait.
+local rest = string.sub(text, rest_at)
 
 -- Has somebody on a node hear of the end of a payment.
 local function wait_for(seq, node)
@@ -18,14 +20,10 @@ local function wait_for(seq, node)
   if not nodes then
     redis.call('HSET', KEYS[3], field, node)
     local before, waits, after = string.match(rest, '^(%d+ %d+ %d+ %d+ %d+) (%d+) (.*)$')
-    rest = string.format('%s %.0f %s', before, waits + 1, after)
+    rest = string.format('%s %d %s', before, waits + 1, after)
   elseif not string.find(' ' .. nodes .. ' ', ' ' .. node .. ' ', 1, true) then
     redis.call('HSET', KEYS[3], field, nodes .. ' ' .. node)
   end
-end
-
-local function save()
-  redis.call('SET', KEYS[1], '2 ' .. last .. ' ' .. last_at .. ' ' .. bytes_in .. ' ' .. rest)
 end
 
 local born = KEYS[4] and string.match(rest, '^%d+ %d+ %d+ %d+ %d+ %d+ (%d+)')
@@ -34,6 +32,7 @@ if born then
   -- One of an earlier life of this client, or of writes that the store lost, counts no more.
   if life == born and tonumber(seq) <= tonumber(last) then
     if print ~= ARGV[5] then return 'reused' end
+    local acked = string.match(rest, '^%d+')
     local status = tonumber(seq) <= tonumber(acked) and 'acknowledged' or 'accepted'
     -- A repeat is rare: only it pays for the key's name, which has the same hash tag, and for the look into it.
     local letter = redis.call('HGET', string.sub(KEYS[1], 1, -6) .. 'dead', seq)
@@ -41,38 +40,39 @@ if born then
       status = string.match(letter, '^(%a+)')
       if status == 'retried' then status = status .. '/' .. string.match(letter, ' (%d+)$') end
     elseif status == 'accepted' then
-      local entry = redis.call('LINDEX', KEYS[2], string.format('%.0f', seq - acked - 1))
+      local entry = redis.call('LINDEX', KEYS[2], string.format('%d', seq - acked - 1))
       local expires_at = tonumber(string.match(entry or '', '^%d+ %d+ (%d+)') or 0)
       if expires_at > 0 and expires_at <= tonumber(now) then status = 'due' end
     end
     if (status == 'accepted' or status == 'due') and ARGV[4] ~= '' then
       wait_for(seq, ARGV[4])
-      save()
+      redis.call('SET', KEYS[1], string.sub(text, 1, rest_at - 1) .. rest)
     end
     return 'duplicate ' .. seq .. ' ' .. at .. ' ' .. status .. ' ' .. owner
   end
 end
 if last - gone >= most_payments or bytes_in - bytes_gone + #parcel > most_bytes then return 'full' end
 
-local previous_at = last_at
-if tonumber(now) > tonumber(last_at) then last_at = now end
-last, bytes_in = string.format('%.0f', last + 1), string.format('%.0f', bytes_in + #parcel)
-local expires_at = ARGV[7] and string.format('%.0f', last_at + ARGV[7]) or '0'
-local entry = last .. ' ' .. last_at .. ' ' .. expires_at .. ' ' .. bytes_in .. ' ' .. parcel
+-- What is built of numbers goes through %d, which costs half of what %.0f does; in Redis' Lua it holds 64 bits.
+local at = tonumber(now) > tonumber(last_at) and now or last_at
+local seq_at = string.format('%d %s', last + 1, at)
+bytes_in = string.format(' %d ', bytes_in + #parcel)
+local expires_at = ARGV[7] and string.format(' %d', at + ARGV[7]) or ' 0'
+local entry = seq_at .. expires_at .. bytes_in .. parcel
 -- What can fail for a wrong type comes first: then nothing has changed.
 if ARGV[4] ~= '' then
   redis.call('LLEN', KEYS[2])
-  wait_for(last, ARGV[4])
+  wait_for(string.format('%d', last + 1), ARGV[4])
 end
 redis.call('RPUSH', KEYS[2], entry)
-save()
+redis.call('SET', KEYS[1], '2 ' .. seq_at .. bytes_in .. rest)
 if born then
-  redis.call('SET', KEYS[4], last .. ' ' .. last_at .. ' ' .. born .. ' ' .. ARGV[5], 'PX', ARGV[6])
+  redis.call('SET', KEYS[4], seq_at .. ' ' .. born .. ' ' .. ARGV[5], 'PX', ARGV[6])
 end
-if owner ~= '-' and owner ~= ARGV[3] then
+if owner ~= ARGV[3] and owner ~= '-' then
   local client, awaited = string.match(KEYS[1], '{(.*)}'), ARGV[4] ~= '' and '1' or '0'
   -- Only a hint: that it cannot be sent must not make a stored payment look refused.
   redis.pcall('PUBLISH', channel_prefix .. string.match(owner, '^[^/]+'),
-    table.concat({ 'doorbell', client, previous_at, awaited, entry }, ' '))
+    table.concat({ 'doorbell', client, last_at, awaited, entry }, ' '))
 end
-return 'accepted ' .. last .. ' ' .. last_at .. ' ' .. previous_at .. ' ' .. owner
+return 'accepted ' .. seq_at .. ' ' .. last_at .. ' ' .. owner

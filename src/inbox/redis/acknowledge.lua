@@ -5,20 +5,22 @@
 -- acknowledged; 'replaced' or 'rolled_back'.
 local text = redis.call('GET', KEYS[1])
 
--- Nearly always it is the newest payment that is acknowledged, by the owner, and nobody waits, and the client has no
--- dead letters (gone equals acked, and there are no tombs): then the inbox is empty afterwards, and the state tells
--- all there is to know. This costs Redis half of what the long way does.
-local head, last, last_at, bytes_in, acked, tail, epoch, token = string.match(text or '',
-  '^(2 (%d+) (%d+) (%d+)) (%d+) %5 %d+ 0 %d+ (0 %d+ (%d+) %d+ (%S+) %S+/%x+)$')
-if last == ARGV[4] and last_at == ARGV[5] and epoch == ARGV[3] and token == ARGV[1] and last ~= acked then
-  -- One entry, if the list is as long as the state says; and it is that payment's, if both are right.
-  local entries = redis.call('LRANGE', KEYS[2], last - acked - 1, -1)
-  local place = last .. ' ' .. last_at .. ' '
-  if #entries == 1 and string.sub(entries[1], 1, #place) == place then
-    redis.call('DEL', KEYS[2])
-    redis.call('SET', KEYS[1],
-      head .. ' ' .. last .. ' ' .. last .. ' ' .. bytes_in .. ' 0 ' .. last_at .. ' ' .. tail)
-    return 'acknowledged ' .. last
+-- Nearly always it is the owner that acknowledges, and nobody waits, and the client has no dead letters (gone equals
+-- acked, and there are no tombs): then the state and one entry tell all there is to know. This costs Redis half of what
+-- the long way does.
+local head, last, acked, tail, epoch, token = string.match(text or '',
+  '^(2 (%d+) %d+ %d+) (%d+) %3 %d+ 0 %d+ (0 %d+ (%d+) %d+ (%S+) %S+/%x+)$')
+if epoch == ARGV[3] and token == ARGV[1] then
+  local count = ARGV[4] - acked
+  if count > 0 and redis.call('LLEN', KEYS[2]) == last - acked then
+    local entry = redis.call('LINDEX', KEYS[2], count - 1)
+    local seq, at, bytes = string.match(entry or '', '^(%d+) (%d+) %S+ (%d+) ')
+    if seq == ARGV[4] and at == ARGV[5] then
+      if seq == last then redis.call('DEL', KEYS[2]) else redis.call('LTRIM', KEYS[2], count, -1) end
+      redis.call('SET', KEYS[1],
+        head .. ' ' .. seq .. ' ' .. seq .. ' ' .. bytes .. ' 0 ' .. at .. ' ' .. tail)
+      return 'acknowledged ' .. seq
+    end
   end
 end
 
