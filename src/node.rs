@@ -159,6 +159,7 @@ impl Parts {
     fn make(args: &ServeArgs, name: String, max_clients: usize) -> Result<Parts, StartError> {
         let clients = Arc::new(Clients::default());
         let (bells, rung) = router::bells(Arc::clone(&clients));
+        let here = Arc::clone(&clients);
         let bells = Arc::new(bells);
         let drainer = Drainer::new().map_err(|e| StartError::Failed(format!("cannot watch sockets: {e}")))?;
         let dead_letters = DeadLetters::default();
@@ -167,7 +168,9 @@ impl Parts {
         Ok(Parts {
             name,
             inbox,
-            receipts: Receipts::new(bus.clone()),
+            receipts: Receipts::new(bus.clone(), move |client| {
+                here.get(client).iter().for_each(|connection| connection.wake());
+            }),
             bus,
             bells,
             rung,

@@ -52,6 +52,8 @@ pub(crate) struct Receipts {
     changed: Condvar,
     /// How many there are, to be looked at without the lock.
     count: AtomicUsize,
+    /// Told of a client one of whose payments somebody now waits for.
+    awaited: Box<dyn Fn(&ClientId) + Send + Sync>,
     me: Weak<Receipts>,
 }
 
@@ -64,12 +66,13 @@ struct Waits {
 }
 
 impl Receipts {
-    pub(crate) fn new(bus: Bus) -> Arc<Receipts> {
+    pub(crate) fn new(bus: Bus, awaited: impl Fn(&ClientId) + Send + Sync + 'static) -> Arc<Receipts> {
         Arc::new_cyclic(|me| Receipts {
             bus,
             waits: Mutex::default(),
             changed: Condvar::new(),
             count: AtomicUsize::new(0),
+            awaited: Box::new(awaited),
             me: me.clone(),
         })
     }
@@ -104,9 +107,11 @@ impl Receipts {
         waits.next += 1;
         waits.by_client.entry(client.clone()).or_default().push(number);
         let ask_at = Some(Instant::now());
+        let whose = client.clone();
         waits.by_number.insert(number, Wait { client, seq, deadline, hear, word, ask_at, is_untold });
         self.count.store(waits.by_number.len(), Ordering::Release);
         drop(waits);
+        (self.awaited)(&whose);
         self.changed.notify_one();
     }
 
@@ -286,7 +291,7 @@ mod tests {
             let fatal = Box::new(|why| panic!("the disk failed: {why}"));
             let inbox = Arc::new(DiskInbox::open(&dir, options, Box::new(|_| ()), fatal).expect("opens"));
             let bus = Bus::local("n1");
-            let receipts = Receipts::new(bus.clone());
+            let receipts = Receipts::new(bus.clone(), |_| {});
             let (running, asked) = (Arc::clone(&receipts), Arc::clone(&inbox));
             let timer = Some(thread::spawn(move || running.run(&*asked)));
             Desk { bus, receipts, inbox, timer, dir }

@@ -3,7 +3,8 @@
 //! All sends happen under this connection's lock and never wait (`MSG_DONTWAIT`); they are the only
 //! I/O under it. What the socket does not take of a frame is owed before anything else is sent,
 //! and the drainer has the connection until then. So frames never interleave and nobody waits for
-//! a client. The thread that reads is in `reader` and its naps in `nap`, what is sent when in `delivery`, the client's own words in `booking`.
+//! a client. The thread that reads is in `reader` and its naps in `nap`, what is sent when in `delivery`, the client's own
+//! words in `booking`.
 
 mod booking;
 mod nap;
@@ -239,6 +240,12 @@ impl Connection {
         if bell.awaited {
             inner.awaited = inner.awaited.max(bell.entry.mark.seq);
         }
+        let was_kept = self.ring_locked(&mut inner, bell);
+        self.wake_if_pressing(&mut inner);
+        was_kept
+    }
+
+    fn ring_locked(self: &Arc<Self>, inner: &mut Inner, bell: Bell) -> bool {
         let mut bell = Some(bell);
         while let Some(rung) = bell.take() {
             let expires_at = rung.entry.expires_at;
@@ -251,7 +258,7 @@ impl Connection {
             }
             match inner.delivery.ring(rung) {
                 Ring::Send(entry) => {
-                    self.send_payment(&mut inner, &entry, Way::Live);
+                    self.send_payment(inner, &entry, Way::Live);
                     bell = inner.delivery.next_kept();
                 }
                 Ring::Kept => return true,
@@ -273,7 +280,7 @@ impl Connection {
     /// Has this client compared with the store, for something may have been missed.
     pub(crate) fn wish_check(self: &Arc<Self>) {
         let mut inner = self.inner.lock();
-        self.wake(&mut inner);
+        self.wake_locked(&mut inner);
         if inner.closed.is_none() && inner.delivery.wish_check() {
             self.go(Next::CatchUp);
         }
@@ -286,7 +293,9 @@ impl Connection {
             return None;
         }
         let session = inner.session.clone()?;
-        Some((session, inner.delivery.wanted()?))
+        let wanted = inner.delivery.wanted();
+        self.wake_if_pressing(&mut inner);
+        Some((session, wanted?))
     }
 
     /// Sends what was read, as far as window and socket go.
@@ -317,6 +326,7 @@ impl Connection {
             inner.delivery.passed(slice.upto);
         }
         let next = inner.delivery.finish_slice(slice.last);
+        self.wake_if_pressing(&mut inner);
         self.go(next);
     }
 
@@ -363,7 +373,6 @@ impl Connection {
                 self.count_sent(inner, entry.mark, way);
                 self.note_sent(inner, entry);
                 self.auto_ack(inner, Some(entry.mark));
-                self.wake_if_pressing(inner);
                 return true;
             }
             Took::Part => {
@@ -493,7 +502,7 @@ impl Connection {
             return;
         }
         inner.leaving = true;
-        self.wake(&mut inner);
+        self.wake_locked(&mut inner);
         // Behind a half frame nothing can be said; the drainer may still send its rest.
         if let Some(last_word) = CloseReason::ShuttingDown.last_word(self.framing).filter(|_| inner.rest.is_empty()) {
             let _ = send_now(&self.stream, &last_word);
@@ -528,7 +537,7 @@ impl Connection {
         inner.closed = Some(reason);
         inner.rest = Owed::default();
         let _ = self.stream.shutdown(Shutdown::Both);
-        self.wake(inner);
+        self.wake_locked(inner);
     }
 }
 
@@ -557,6 +566,7 @@ impl Owing for Connection {
         inner.parked = false;
         let (mark, next) = inner.delivery.drained();
         self.auto_ack(&mut inner, mark);
+        self.wake_if_pressing(&mut inner);
         self.go(next);
         Drained::All
     }

@@ -413,9 +413,11 @@ impl Delivery {
         self.on_wire.is_empty() || (self.on_wire.len() < self.window && self.bytes_on_wire + bytes <= MAX_WINDOW_BYTES)
     }
 
-    /// Whether acknowledgements are needed soon, for there to be room.
-    pub(crate) fn is_half_full(&self) -> bool {
-        self.on_wire.len() >= self.window / 2 || self.bytes_on_wire >= MAX_WINDOW_BYTES / 2
+    /// Whether acknowledgements are needed soon, for there to be room: half of it is taken, or what is next waits for it.
+    pub(crate) fn needs_acks(&self) -> bool {
+        self.phase == Phase::WindowFull
+            || self.on_wire.len() >= self.window / 2
+            || self.bytes_on_wire >= MAX_WINDOW_BYTES / 2
     }
 
     /// The newest payment that was sent, or acknowledged before.
@@ -612,17 +614,24 @@ mod tests {
     }
 
     #[test]
-    fn half_a_window_is_so_many_payments_or_so_many_bytes() {
+    fn acks_are_needed_from_half_a_window_on_or_where_the_next_does_not_fit() {
         let mut delivery = live(8, 0);
         (1..=3).for_each(|seq| pass(&mut delivery, seq));
-        assert!(!delivery.is_half_full());
+        assert!(!delivery.needs_acks());
         pass(&mut delivery, 4);
-        assert!(delivery.is_half_full());
+        assert!(delivery.needs_acks());
         assert!(delivery.ack(Seq(4)).is_some());
-        assert!(!delivery.is_half_full());
+        assert!(!delivery.needs_acks());
         let large = entry(5, MAX_WINDOW_BYTES / 2);
         delivery.took(large.mark, large.frame_bytes());
-        assert!(delivery.is_half_full());
+        assert!(delivery.needs_acks());
+
+        let mut delivery = live(8, 0);
+        pass(&mut delivery, 1);
+        let mut larger = bell(2);
+        larger.entry = entry(2, MAX_WINDOW_BYTES);
+        assert_eq!(delivery.ring(larger), Ring::Nothing);
+        assert!(delivery.needs_acks());
     }
 
     #[test]

@@ -58,6 +58,8 @@ impl Clients {
         let before = self.map.write().insert(connection.client().clone(), Arc::clone(connection));
         if let Some(before) = before {
             before.close(CloseReason::Replaced);
+            // Before the claim of the new one, which ends its session.
+            before.hand_over_words();
             connection.follows(before.sent_up_to());
         } else if let Some(sent) = self.sent_before.take(connection.client()) {
             connection.follows(sent);

@@ -25,12 +25,10 @@ use std::time::{Duration, Instant};
 pub(crate) const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// Heartbeats without a byte from a client until it counts as gone; it is pinged after each.
 pub(crate) const SILENT_HEARTBEATS: u32 = 3;
-/// How long a busy client's acknowledgements come together in its socket: so much work comes again if the node dies, and
-/// the time until they are stored besides.
+/// How long a busy client's acknowledgements come together in its socket: so much work comes again if the node dies,
+/// besides that of the time until they are stored.
 const NAP: Duration = Duration::from_millis(250);
-/// A client that acknowledges within this of the time before is busy.
-const BUSY: Duration = Duration::from_millis(500);
-/// How long a newcomer waits for what its client said on the connection before to be read.
+/// How long a newcomer waits at most for what its client said on the connection before to be read.
 const READ_OUT_LIMIT: Duration = NAP;
 /// How long a refused client's bytes are still read, so that it can read why.
 const LINGER: Duration = Duration::from_secs(1);
@@ -60,6 +58,7 @@ pub(crate) fn run(reception: &Reception, caller: Caller, mut step: Step<TcpStrea
     };
     drop(step);
     let (client, window, auto_ack) = hello;
+    read_out(&reception.clients, &client);
     // Its own thread waits here, and nobody else. Who has left meanwhile takes nobody's turn.
     while let Some(wait) = reception.clients.turn(&client) {
         std::thread::sleep(wait);
@@ -67,7 +66,6 @@ pub(crate) fn run(reception: &Reception, caller: Caller, mut step: Step<TcpStrea
             return;
         }
     }
-    read_out(&reception.clients, &client);
     let connection = Connection::new(client, caller, window, auto_ack, Arc::clone(&reception.shared));
     reception.clients.enter(&connection);
     if reception.shared.book.put(Item::Claim(Arc::clone(&connection), Instant::now() + CLAIM_LIMIT)) {
@@ -124,7 +122,7 @@ fn converse(reception: &Reception, connection: &Arc<Connection>, frames: &mut Fr
         return CloseReason::Left;
     }
     let mut silent = 0;
-    let (mut acks, mut acked_at): (bool, Option<Instant>) = (false, None);
+    let (mut acks, mut acked_at, mut napped): (usize, Option<Instant>, _) = (0, None, false);
     loop {
         loop {
             let frame = match frames.next() {
@@ -135,7 +133,7 @@ fn converse(reception: &Reception, connection: &Arc<Connection>, frames: &mut Fr
             match frame {
                 Ok(ClientFrame::Ack(seq)) => {
                     connection.ack(seq);
-                    acks = true;
+                    acks += 1;
                 }
                 Ok(ClientFrame::Nack(seq, reason)) => connection.nack(seq, reason),
                 Ok(ClientFrame::Ping) => connection.say(PONG),
@@ -145,11 +143,15 @@ fn converse(reception: &Reception, connection: &Arc<Connection>, frames: &mut Fr
                 Err(reason) => return reason,
             }
         }
-        if std::mem::take(&mut acks) && frames.took_all {
+        if acks > 0 && frames.took_all {
             let now = Instant::now();
-            if acked_at.replace(now).is_some_and(|before| now.duration_since(before) < BUSY) {
+            let soon = acked_at.replace(now).is_some_and(|before| now.duration_since(before) < NAP);
+            // A nap that brought a single one together saved nothing.
+            napped = soon || (napped && acks > 1);
+            if napped {
                 connection.nap(NAP);
             }
+            acks = 0;
         }
         match frames.fill(connection.stream()) {
             Filled::Some => silent = 0,
@@ -173,10 +175,12 @@ fn reason_of(invalid: InvalidFrame) -> CloseReason {
 /// Has what a client said on its connection before read, where that one's reader naps: what it acknowledged would else
 /// come again on the new one.
 fn read_out(clients: &Clients, client: &ClientId) {
-    let Some(before) = clients.get(client).filter(|before| before.rouse()) else { return };
     let deadline = Instant::now() + READ_OUT_LIMIT;
-    let is_there = || clients.get(client).is_some_and(|there| Arc::ptr_eq(&there, &before));
-    while peek(before.stream()) != Peeked::Nothing && is_there() && Instant::now() < deadline {
+    while let Some(before) = clients.get(client)
+        && peek(before.stream()) != Peeked::Nothing
+        && Instant::now() < deadline
+    {
+        before.wake();
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -150,6 +150,12 @@ impl Connection {
     /// Hands over what is to be stored of a connection that has ended; it is closed by now. The
     /// token alone proves a release: the claim may have been stored without our hearing of it.
     pub(crate) fn hand_over(&self) {
+        let ended = self.hand_over_words();
+        self.shared.book.put(Item::Release(ended));
+    }
+
+    /// The same, but for the release.
+    pub(crate) fn hand_over_words(&self) -> Ended {
         let mut inner = self.inner.lock();
         let unknown = Session { number: 0, token: self.token, epoch: 0 };
         let last_words = std::mem::take(&mut inner.to_book);
@@ -159,10 +165,10 @@ impl Connection {
             claimed: Arc::clone(&self.claimed),
         };
         drop(inner);
-        // Its own thread may wait here, until the bookkeeper has taken what came before.
+        // A reader's thread may wait here, until the bookkeeper has taken what came before.
         if !last_words.is_empty() {
             self.shared.book.put(Item::LastWords(ended.clone(), last_words));
         }
-        self.shared.book.put(Item::Release(ended));
+        ended
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A thread that is woken for each acknowledgement of a busy client costs more than all else about it, so the reader of
 //! one naps after an acknowledgement and then reads what has come together. Whoever needs to know sooner wakes it: where
-//! a sender waits, where the window is half full, where somebody doubts what is known here, where the connection ends,
-//! and where the same client says hello again.
+//! a sender waits, where the window gets full, where somebody doubts what is known here, where the connection ends, and
+//! where the same client says hello again.
 
 use super::{Connection, Inner};
 use crate::payment::Seq;
@@ -26,23 +26,21 @@ impl Connection {
         self.inner.lock().napping = false;
     }
 
-    /// Wakes its reader. Whether it napped.
-    pub(crate) fn rouse(&self) -> bool {
-        self.wake(&mut self.inner.lock())
+    /// Wakes its reader, if that naps.
+    pub(crate) fn wake(&self) {
+        self.wake_locked(&mut self.inner.lock());
     }
 
-    pub(super) fn wake(&self, inner: &mut Inner) -> bool {
-        let napped = std::mem::take(&mut inner.napping);
-        if napped {
+    pub(super) fn wake_locked(&self, inner: &mut Inner) {
+        if std::mem::take(&mut inner.napping) {
             self.reader.unpark();
         }
-        napped
     }
 
-    /// A payment was sent.
+    /// Something was sent, or could not be for want of room.
     pub(super) fn wake_if_pressing(&self, inner: &mut Inner) {
         if inner.napping && self.is_pressing(inner) {
-            self.wake(inner);
+            self.wake_locked(inner);
         }
     }
 
@@ -51,7 +49,7 @@ impl Connection {
         self.window < LEAST_WINDOW
             || inner.closed.is_some()
             || inner.leaving
-            || inner.delivery.is_half_full()
+            || inner.delivery.needs_acks()
             || inner.awaited > Seq(0)
             || self.shared.receipts.is_awaited(&self.client)
     }
