@@ -62,6 +62,8 @@ pub(crate) struct Connection {
     claimed: Arc<AtomicBool>,
     shared: Arc<Shared>,
     reader: Thread,
+    /// A nap is over, and not all that came in it is handled.
+    reading: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -143,6 +145,7 @@ impl Connection {
             claimed,
             shared,
             reader: std::thread::current(),
+            reading: AtomicBool::new(false),
             inner,
         })
     }

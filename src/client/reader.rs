@@ -143,6 +143,9 @@ fn converse(reception: &Reception, connection: &Arc<Connection>, frames: &mut Fr
                 Err(reason) => return reason,
             }
         }
+        if frames.took_all {
+            connection.has_read();
+        }
         if acks > 0 && frames.took_all {
             let now = Instant::now();
             let soon = acked_at.replace(now).is_some_and(|before| now.duration_since(before) < NAP);
@@ -150,6 +153,9 @@ fn converse(reception: &Reception, connection: &Arc<Connection>, frames: &mut Fr
             napped = soon || (napped && acks > 1);
             if napped {
                 connection.nap(NAP);
+                if peek(connection.stream()) == Peeked::Nothing {
+                    connection.has_read();
+                }
             }
             acks = 0;
         }
@@ -177,7 +183,7 @@ fn reason_of(invalid: InvalidFrame) -> CloseReason {
 fn read_out(clients: &Clients, client: &ClientId) {
     let deadline = Instant::now() + READ_OUT_LIMIT;
     while let Some(before) = clients.get(client)
-        && peek(before.stream()) != Peeked::Nothing
+        && (peek(before.stream()) != Peeked::Nothing || before.is_behind())
         && Instant::now() < deadline
     {
         before.wake();

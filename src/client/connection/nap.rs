@@ -7,6 +7,7 @@
 
 use super::{Connection, Inner};
 use crate::payment::Seq;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The smallest window that allows naps: with a smaller one, half of it is full at once.
@@ -22,8 +23,19 @@ impl Connection {
         inner.napping = true;
         drop(inner);
         // Whoever wakes it between these two has it not sleep at all. Waking for no reason only ends a nap early.
+        self.reading.store(true, Ordering::Release);
         std::thread::park_timeout(longest);
         self.inner.lock().napping = false;
+    }
+
+    /// Its reader has handled all that was in the socket.
+    pub(crate) fn has_read(&self) {
+        self.reading.store(false, Ordering::Release);
+    }
+
+    /// Whether its reader naps, or is at what came meanwhile.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.reading.load(Ordering::Acquire)
     }
 
     /// Wakes its reader, if that naps.
