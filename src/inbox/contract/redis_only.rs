@@ -1,0 +1,306 @@
+//! What only Redis can do to us.
+
+use super::world::*;
+use crate::doorbell::Bell;
+use crate::inbox::*;
+use rustix::process::Signal;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+/// Another's text in the list, though as many as there should be.
+const FOREIGN: [&str; 2] = ["RPUSH", "not an entry"];
+
+#[test]
+fn junk_in_a_clients_keys_is_that_clients_trouble_alone() {
+    let world = World::open(Home::Redis);
+    let server = Arc::clone(world.server());
+    // Which key, what stands there instead, and which calls are to say so.
+    let cases: [(&str, &[&str], &[&str]); 19] = [
+        ("state", &["SET", "junk"], &["post", "await", "claim", "ack", "read", "find", "record", "release"]),
+        ("state", &["SET", ""], &["post", "await", "claim", "ack", "read", "find", "record", "release"]),
+        ("state", &["SET", "3 1 1 9 0 0 0 0 0 0 1 1 1 x n1/x"], &["post", "claim", "ack", "read", "find", "record"]),
+        ("state", &["SET", "2 -1 1 9 0 0 0 0 0 0 1 1 1 x n1/x"], &["post", "claim", "ack", "read", "find", "record"]),
+        ("state", &["HSET", "a", "b"], &["post", "await", "claim", "ack", "read", "find", "record", "release"]),
+        ("inbox", &["SET", "junk"], &["post", "await", "claim", "ack", "read", "find", "record"]),
+        ("inbox", &["HSET", "a", "b"], &["post", "await", "claim", "ack", "read", "find", "record"]),
+        ("inbox", &FOREIGN, &["ack", "read"]),
+        ("inbox", &["RPUSH", "9 1 0 9 20 x"], &["ack", "read"]),
+        ("inbox", &["RPUSH", "a", "b"], &["claim", "ack", "read"]),
+        ("beside", &["SET", "junk"], &["await", "claim", "ack", "record", "release"]),
+        ("beside", &["HSET", "since", "lately"], &["claim"]),
+        ("id:wx-1", &["HSET", "a", "b"], &["repeat", "find id"]),
+        ("id:wx-1", &["SET", "junk"], &[]),
+        ("dead", &["SET", "junk"], &["repeat", "find", "find id", "refuse", "purge", "retry"]),
+        ("dead", &["HSET", "1", "junk"], &["repeat", "find", "find id", "refuse", "purge", "retry"]),
+        ("letters", &["SET", "junk"], &["refuse", "list"]),
+        ("letters", &["ZADD", "1", "1"], &["list"]),
+        ("words", &["SET", "junk"], &["refuse"]),
+    ];
+    for (number, (key, junk, troubled)) in cases.into_iter().enumerate() {
+        let (name, other) = (format!("c{number}"), format!("other-{number}"));
+        let (name, other) = (name.as_str(), other.as_str());
+        let mark = world.try_post_awaited(name, "wx-1").expect("accepted").mark;
+        let session = world.claim(name).session;
+        let others = world.post(other);
+        let others_session = world.claim(other).session;
+        server.spoil(name, key, junk);
+
+        let check = |what: &str, call: &mut dyn FnMut() -> Result<(), Error>| {
+            let before = server.image(name);
+            let outcome = call();
+            let case = format!("{key} {junk:?}: {what}: {outcome:?}");
+            if troubled.contains(&what) {
+                assert!(matches!(outcome, Err(Error::Corrupt(_))), "{case}");
+            }
+            if outcome.is_err() {
+                assert_eq!(server.image(name), before, "{case}: half-changed");
+            }
+        };
+        let some = |outcome: Result<Accepted, Error>| outcome.map(|_| ());
+        check("post", &mut || some(world.try_post(name, None, "1")));
+        check("await", &mut || some(world.try_post_awaited(name, "wx-2")));
+        check("repeat", &mut || some(world.try_post(name, Some("wx-1"), "1")));
+        check("find", &mut || {
+            let query = Query { client: client(name), which: seq(1) };
+            world.inbox.look_up(&[query]).remove(0).map(|_| ())
+        });
+        check("find id", &mut || {
+            let query = Query { client: client(name), which: Which::PaymentId(payment_id("wx-1")) };
+            world.inbox.look_up(&[query]).remove(0).map(|_| ())
+        });
+        check("record", &mut || world.inbox.records(&[client(name)]).remove(0).map(|_| ()));
+        check("read", &mut || world.read(name, &session, Mark::default(), 9, usize::MAX).map(|_| ()));
+        check("list", &mut || world.inbox.dead_letters(&client(name), Seq(0), 9, 99).map(|_| ()));
+        check("purge", &mut || world.inbox.purge(&client(name), Seq(1)).map(|_| ()));
+        check("retry", &mut || world.inbox.retry(&client(name), Seq(1)).map(|_| ()));
+        check("refuse", &mut || world.inbox.refuse(&client(name), Seq(1), "operator").map(|_| ()));
+        check("ack", &mut || world.ack(name, &session, mark).map(|_| ()));
+        check("claim", &mut || world.book_one(claim(name)).map(|_| ()));
+        check("release", &mut || world.release(name, &session).map(|_| ()));
+
+        let notes = [claim(name), ack(name, &session, mark), ack(other, &others_session, others)];
+        let booked = world.inbox.book(&notes);
+        assert_eq!(booked[2], Ok(Booked::Acknowledged(Seq(1))), "{key} {junk:?}: others go on");
+        assert_eq!(world.post(other).seq, Seq(2), "{key} {junk:?}: others go on");
+        assert_eq!(world.inbox.retire(&client(name), true), Ok(Retired::Done), "{key} {junk:?}: it can be discarded");
+        assert_eq!(world.post(name).seq, Seq(1), "{key} {junk:?}: and begins anew");
+    }
+}
+
+#[test]
+fn junk_of_one_client_hides_no_other_that_waits() {
+    let world = World::open(Home::Redis);
+    let marks = ["a", "b", "c"].map(|name| world.post(name));
+    world.expect_waiting(&["a", "b", "c"]);
+    world.server().spoil("a", "state", &["SET", "junk"]);
+    world.post("d");
+    let session = world.claim("b").session;
+    world.ack("b", &session, marks[1]).expect("acknowledged");
+    eventually("c and d wait, and b does not", || {
+        world.inbox.tend();
+        let listed = world.inbox.waiting(None, 100).expect("a list");
+        listed.iter().filter(|c| c.as_str() != "a").map(ClientId::as_str).eq(["c", "d"])
+    });
+}
+
+#[test]
+fn who_waits_is_listed_though_redis_was_away_when_it_was_looked_at() {
+    let world = World::open(Home::Redis);
+    world.inbox.tend();
+    world.post("01");
+    let server = world.server();
+    server.signal(Signal::STOP);
+    // It is looked at after five seconds; by then nothing is answered.
+    let until = Instant::now() + 6 * SECOND;
+    while Instant::now() < until {
+        world.inbox.tend();
+        thread::sleep(Duration::from_millis(50));
+    }
+    server.signal(Signal::CONT);
+    world.expect_waiting(&["01"]);
+}
+
+#[test]
+fn scripts_that_redis_forgot_are_no_error() {
+    let world = World::open(Home::Redis);
+    let server = Arc::clone(world.server());
+    let flush = || server.ask::<()>(&["SCRIPT", "FLUSH"]);
+    flush();
+    let session = world.claim("01").session;
+    flush();
+    let first = world.try_post("01", Some("wx-1"), "1").expect("accepted").mark;
+    flush();
+    assert!(world.try_post("01", Some("wx-1"), "1").expect("known").duplicate);
+    flush();
+    assert_eq!(world.slice("01", &session, Mark::default(), 9, 99), (vec![first], first));
+    flush();
+    assert_eq!(world.find("01", seq(1)).expect("known").status, Status::Accepted);
+    flush();
+    let booked = world.inbox.book(&[ack("01", &session, first), claim("02"), claim("03")]);
+    assert!(booked[0] == Ok(Booked::Acknowledged(Seq(1))) && booked.iter().all(Result::is_ok), "{booked:?}");
+    flush();
+    assert_eq!(world.release("01", &session), Ok(Booked::Released));
+    flush();
+    assert_eq!(world.inbox.tend(), Tended::Fine);
+    flush();
+    assert_eq!(world.inbox.retire(&client("01"), false), Ok(Retired::Done));
+    flush();
+    assert_eq!(world.post("01").seq, Seq(1));
+}
+
+#[test]
+fn payments_are_stored_once_while_scripts_are_forgotten_all_the_time() {
+    let world = World::open(Home::Redis);
+    let server = Arc::clone(world.server());
+    let over = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                server.ask::<()>(&["SCRIPT", "FLUSH"]);
+            }
+        });
+        // One that was forgotten again between its loading and its call was not run, and says so.
+        let accepted = |_| match world.try_post("01", None, "1") {
+            Ok(_) => 1,
+            outcome if not_stored(&outcome) => 0,
+            outcome => panic!("neither stored nor certainly not: {outcome:?}"),
+        };
+        let senders: Vec<_> = (0..4).map(|_| scope.spawn(move || (0..100).map(accepted).sum::<u64>())).collect();
+        let outcomes: Vec<_> = senders.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        over.store(true, Ordering::Relaxed);
+        let accepted: u64 = outcomes.into_iter().map(|sender| sender.expect("no panic")).sum();
+        assert!(accepted >= 100, "{accepted} of 400");
+        assert_eq!(world.record("01").expect("known").last, Seq(accepted), "none is stored twice");
+    });
+}
+
+#[test]
+fn large_numbers_stay_exact() {
+    const AT: u64 = (1 << 53) - 1000;
+    let world = World::open(Home::Redis);
+    for n in [(1 << 31) - 2, (1 << 32) - 2, 99_999_999_999_999, 999_999_999_999_998, (1 << 53) - 9] {
+        let name = format!("c{n}");
+        let name = name.as_str();
+        let bytes = n.min(AT) - 60;
+        let state = format!("2 {n} {AT} {bytes} {n} {n} {bytes} 0 {AT} 0 {n} {n} {n} - -");
+        world.server().spoil(name, "state", &["SET", &state]);
+        let fields = || -> Vec<u64> {
+            let text: String = world.server().ask(&["GET", &Server::key(name, "state")]);
+            text.split(' ').filter_map(|word| word.parse().ok()).collect()
+        };
+        let at = |seq| Mark { seq: Seq(seq), accepted_at: AT };
+
+        let claimed = world.claim(name);
+        assert_eq!((claimed.session.number, claimed.session.epoch), (n + 1, n));
+        assert_eq!((claimed.acked, claimed.last, claimed.pending), (at(n), at(n), 0));
+        let sent = [world.try_post_awaited(name, "wx-1").expect("accepted").mark, world.post(name), world.post(name)];
+        assert_eq!(sent, [at(n + 1), at(n + 2), at(n + 3)]);
+        let again = world.try_post(name, Some("wx-1"), "1").expect("known");
+        assert_eq!((again.mark, again.duplicate), (at(n + 1), true));
+        assert_eq!(world.slice(name, &claimed.session, at(n), 9, 9999), (sent.to_vec(), sent[2]));
+        assert_eq!(world.find(name, seq(n + 2)).expect("known").seq, Seq(n + 2));
+        assert_eq!(world.find(name, seq(n + 4)), None);
+        assert_eq!(world.ack(name, &claimed.session, sent[1]), Ok(Booked::Acknowledged(Seq(n + 2))));
+        let record = world.record(name).expect("known");
+        assert_eq!((record.last, record.acked, record.pending), (Seq(n + 3), Seq(n + 2), 1));
+        let parcel = payment(name, None, "1").parcel.as_bytes().len() as u64;
+        let first = payment(name, Some("wx-1"), "1").parcel.as_bytes().len() as u64;
+        let (bytes_in, bytes_gone) = (bytes + first + 2 * parcel, bytes + first + parcel);
+        assert_eq!(fields(), [2, n + 3, AT, bytes_in, n + 2, n + 2, bytes_gone, 0, AT, 0, n, n, n + 1]);
+        let wrong = Mark { accepted_at: AT - 1, ..sent[2] };
+        assert_eq!(world.ack(name, &claimed.session, wrong), Ok(Booked::RolledBack));
+        let epoch = world.claim(name).session.epoch;
+        assert!(epoch > n && (n < AT || epoch == n + 1), "{epoch} after {n}");
+        let heard: Vec<String> = (1..=3).map(|more| format!("bell {name} {}", n + more)).collect();
+        assert!(world.heard.lock().ends_with(&heard), "{heard:?}");
+    }
+}
+
+#[test]
+fn a_roll_back_ends_the_session_and_raises_the_epoch() {
+    let world = World::open(Home::Redis);
+    let first = world.post("01");
+    let session = world.claim("01").session;
+    let wrong = Mark { accepted_at: first.accepted_at + 1, ..first };
+    assert_eq!(world.ack("01", &session, wrong), Ok(Booked::RolledBack));
+    assert_ne!(world.ack("01", &session, first), Ok(Booked::Acknowledged(Seq(1))), "it must claim anew");
+    assert_eq!(world.record("01").expect("known").acked, Seq(0));
+    let anew = world.claim("01");
+    assert!(anew.session.epoch > session.epoch && anew.session.number > session.number);
+    assert_eq!(world.ack("01", &anew.session, first), Ok(Booked::Acknowledged(Seq(1))));
+}
+
+#[test]
+fn a_claim_that_redis_sees_too_late_does_not_run() {
+    let world = World::open(Home::Redis);
+    world.claim("warm");
+    let server = world.server();
+    server.signal(Signal::STOP);
+    let outcome = world.book_one(claim_until("01", Instant::now() + SECOND / 5));
+    server.signal(Signal::CONT);
+    assert!(matches!(outcome, Err(Error::Unavailable { stored: Stored::Unknown, .. })), "{outcome:?}");
+    // By the second answer Redis has read all that had come before the first.
+    (0..3).for_each(|_| server.ask::<()>(&["PING"]));
+    assert_eq!(world.record("01"), None);
+}
+
+#[test]
+fn another_nodes_client_is_rung_there_and_its_receipt_comes_here() {
+    let here = World::open(Home::Redis);
+    let there = here.beside("n2");
+    there.inbox.tend();
+    here.inbox.tend();
+    let session = there.claim("01").session;
+    let (tx, rx) = mpsc::channel();
+    let mut subscriber = ::redis::Client::open(here.server().url()).expect("a URL").get_connection().expect("connects");
+    subscriber.set_read_timeout(Some(LONG)).expect("a time limit");
+    let mut subscriber = subscriber.as_pubsub();
+    subscriber.psubscribe("payrelay:0:node:*").expect("subscribes");
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while let Ok(message) = subscriber.get_message() {
+                let text = String::from_utf8_lossy(message.get_payload_bytes()).into_owned();
+                if tx.send((message.get_channel_name().to_owned(), text)).is_err()
+                    || message.get_payload_bytes() == b"end"
+                {
+                    return;
+                }
+            }
+        });
+        let accepted = here.try_post_awaited("01", "wx-1").expect("accepted");
+        assert!(accepted.online, "the other node lives");
+        let (channel, text) = rx.recv_timeout(LONG).expect("a doorbell");
+        assert_eq!(channel, "payrelay:0:node:n2");
+        let bell = text.strip_prefix("doorbell ").and_then(|text| Bell::parse(text.as_bytes())).expect("a bell");
+        assert_eq!((bell.client.as_str(), bell.previous_at, bell.entry.mark), ("01", 0, accepted.mark));
+        assert!(here.heard.lock().is_empty() && there.heard.lock().is_empty(), "nobody is rung twice");
+
+        let booked = there.ack("01", &session, accepted.mark);
+        assert_eq!(booked, Ok(Booked::Acknowledged(Seq(1))));
+        let receipt = ("payrelay:0:node:n1".to_owned(), "receipt/01/1 1".to_owned());
+        assert_eq!(rx.recv_timeout(LONG).expect("a receipt"), receipt);
+
+        // Taken over from here: the other node is told.
+        let taken = here.claim("01").session;
+        assert_eq!(there.ack("01", &session, accepted.mark), Ok(Booked::Replaced));
+        let takeover = ("payrelay:0:node:n2".to_owned(), format!("takeover 01 {}", taken.number));
+        assert_eq!(rx.recv_timeout(LONG).expect("a takeover"), takeover);
+        here.server().ask::<i64>(&["PUBLISH", "payrelay:0:node:end", "end"]);
+    });
+}
+
+#[test]
+fn a_dead_nodes_clients_are_not_online() {
+    let here = World::open(Home::Redis);
+    let there = here.beside("n2");
+    there.inbox.tend();
+    here.inbox.tend();
+    there.claim("01");
+    assert!(here.try_post("01", None, "1").expect("accepted").online);
+    there.inbox.leave();
+    here.inbox.tend();
+    assert!(!here.try_post("01", None, "1").expect("accepted").online);
+    assert_eq!(here.record("01").expect("known").owner, None);
+    assert_eq!(here.inbox.nodes(), ["n1"]);
+}
