@@ -140,6 +140,7 @@ fn of_a_node() -> Vec<(&'static str, String)> {
         ("wrong keys or tokens of an address", count(strangers::TRIES)),
         ("wait of such an address", time(strangers::WAIT)),
         ("addresses that are remembered", count(strangers::MOST)),
+        ("clients whose state a node remembers", count(inbox::redis::guesses::MAX_GUESSES)),
         ("inboxes that a scrape looks into", count(inbox::MAX_COUNTED)),
         ("line of the log", format!("{} characters", count(printable::MOST))),
         ("time to stop", time(node::STOP_LIMIT)),

@@ -274,6 +274,12 @@ fn another_nodes_client_is_rung_there_and_its_receipt_comes_here() {
         assert_eq!(channel, "payrelay:0:node:n2");
         let bell = text.strip_prefix("doorbell ").and_then(|text| Bell::parse(text.as_bytes())).expect("a bell");
         assert_eq!((bell.client.as_str(), bell.previous_at, bell.entry.mark), ("01", 0, accepted.mark));
+        // By now this node knows the client's state, and Redis need not do the sum.
+        let second = here.post("01");
+        let (channel, text) = rx.recv_timeout(LONG).expect("a doorbell");
+        assert_eq!(channel, "payrelay:0:node:n2");
+        let bell = text.strip_prefix("doorbell ").and_then(|text| Bell::parse(text.as_bytes())).expect("a bell");
+        assert_eq!((bell.previous_at, bell.awaited, bell.entry.mark), (accepted.mark.accepted_at, false, second));
         assert!(here.heard.lock().is_empty() && there.heard.lock().is_empty(), "nobody is rung twice");
 
         let booked = there.ack("01", &session, accepted.mark);

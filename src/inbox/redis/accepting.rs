@@ -1,13 +1,14 @@
 //! Accepting on Redis: one round of the group commit, the bells of what it stored, and whether it can store at all.
 //!
-//! What a script judges of a payment is told in `accept.lua`, what replicas make of it in `replicas`. Runs on whichever
-//! thread commits the round.
+//! What the script judges of a payment is told in `accept.lua`, what a node can work out for it in `guesses`, what
+//! replicas make of it in `replicas`. Runs on whichever thread commits the round.
 
 use super::connection::Pipeline;
+use super::guesses::{Guess, Step, expires_at};
 use super::reply::{mark, number, senseless, text};
 use super::{RedisInbox, replicas};
 use crate::doorbell::{Bell, Hint};
-use crate::inbox::{Accepted, Deposit, Error, Status, Stored};
+use crate::inbox::{Accepted, Deposit, Error, Note, Status, Stored};
 use crate::payment::Entry;
 use redis::Value;
 use std::time::Instant;
@@ -18,15 +19,23 @@ impl RedisInbox {
         let now = Instant::now();
         let (deposits, late): (Vec<_>, Vec<_>) = deposits.into_iter().partition(|d| now < d.deadline);
         late.into_iter().for_each(|d| d.done.say(Err(Error::away("no time was left"))));
-        let now_ms = self.lease.now_ms().to_string();
-        let push = |pipeline: &mut Pipeline, d: &Deposit| self.push_accept(pipeline, d, &now_ms);
-        let (replies, waited) = self.call_and(&self.commits, &deposits, push, |pipeline| self.replicas.push(pipeline));
+        if deposits.is_empty() {
+            return;
+        }
+        let now_ms = self.lease.now_ms();
+        // Who waits is written down as well, and no guess knows where.
+        let guessable = deposits.iter().map(|d| (!d.receipt).then_some(&d.payment));
+        let steps = self.guesses.steps(guessable, now_ms, self.options.inbox_limit);
+        let push = |pipeline: &mut Pipeline, (): &()| self.push_accept(pipeline, &deposits, &steps, now_ms);
+        let (mut reply, waited) = self.call_and(&self.commits, &[()], push, |pipeline| self.replicas.push(pipeline));
+        let replies = one_each(reply.pop(), deposits.len());
         let replicated = self.replicas.judge(&waited);
         match &replicated {
             Ok(()) => self.note_trouble(&replies),
             Err(error) => self.note_trouble(&[Err(error.clone())]),
         }
-        let outcomes: Vec<_> = deposits.iter().zip(replies).map(|(d, reply)| self.read_accepted(d, &reply?)).collect();
+        let each = deposits.iter().zip(steps.into_iter().zip(replies));
+        let outcomes: Vec<_> = each.map(|(d, (step, reply))| self.read_accepted(d, step, reply)).collect();
         // All bells of a round ring before its answers are written: writing takes longer.
         let outcomes: Vec<_> = deposits.iter().zip(outcomes).map(|(d, outcome)| self.ring(d, outcome)).collect();
         self.touched.note(deposits.iter().zip(&outcomes).filter(|(_, o)| o.is_ok()).map(|(d, _)| &d.payment.client));
@@ -67,64 +76,107 @@ impl RedisInbox {
         }
     }
 
-    fn push_accept(&self, pipeline: &mut Pipeline, deposit: &Deposit, now_ms: &str) {
-        let payment = &deposit.payment;
-        let keys = self.names.client(&payment.client);
-        let life = payment.expires_in.map(|life| life.as_millis().to_string());
-        let waiter = if deposit.receipt { self.options.node.as_bytes() } else { b"" };
-        let mut args: Vec<&[u8]> = vec![now_ms.as_bytes(), payment.parcel.as_bytes(), self.me.as_bytes(), waiter];
-        let (state, inbox, beside) = (keys.key("state"), keys.key("inbox"), keys.key("beside"));
-        let mut all: Vec<&[u8]> = vec![state.as_bytes(), inbox.as_bytes(), beside.as_bytes()];
-        match &payment.payment_id {
-            None => {
-                if let Some(life) = &life {
-                    args.extend([b"", b"", life.as_bytes()]);
+    /// One call for all of them, in `accept.lua`'s words.
+    pub(super) fn push_accept(
+        &self,
+        pipeline: &mut Pipeline,
+        deposits: &[Deposit],
+        steps: &[Option<Step>],
+        now_ms: u64,
+    ) {
+        let ids = deposits.iter().filter(|d| d.payment.payment_id.is_some()).count();
+        self.scripts.accept.begin(pipeline, 2 * deposits.len() + ids, 3 + 4 * deposits.len());
+        for deposit in deposits {
+            let keys = self.names.client(&deposit.payment.client);
+            ["state", "inbox"].iter().for_each(|name| pipeline.word(&keys.parts(name).map(str::as_bytes)));
+        }
+        for payment in deposits.iter().map(|d| &d.payment) {
+            if let Some(id) = &payment.payment_id {
+                pipeline.word(&self.names.client(&payment.client).id_parts(id.as_str()).map(str::as_bytes));
+            }
+        }
+        let window = self.options.dedup_window.as_millis();
+        [&now_ms.to_string(), &self.me, &window.to_string()].iter().for_each(|word| pipeline.word(&[word.as_bytes()]));
+        let mut text = Vec::new();
+        for (deposit, step) in deposits.iter().zip(steps) {
+            let (payment, parcel) = (&deposit.payment, deposit.payment.parcel.as_bytes());
+            match step {
+                Some(Step { before, after }) => {
+                    for guess in [before, after] {
+                        text.clear();
+                        guess.write(&mut text);
+                        pipeline.word(&[&text]);
+                    }
+                    text.clear();
+                    after.write_entry_head(expires_at(after.last.accepted_at, payment.expires_in), &mut text);
+                    pipeline.word(&[&text, parcel]);
                 }
-                self.scripts.accept.call(pipeline, &all, &args);
+                None => [b"", b"", parcel].iter().for_each(|word| pipeline.word(&[word])),
             }
-            Some(id) => {
-                let id_key = keys.id(id.as_str());
-                let (print, window) = (payment.parcel.fingerprint(), self.options.dedup_window.as_millis().to_string());
-                all.push(id_key.as_bytes());
-                args.extend([print.as_bytes(), window.as_bytes()]);
-                args.extend(life.as_deref().map(str::as_bytes));
-                self.scripts.accept.call(pipeline, &all, &args);
-            }
+            pipeline.word(&[asks(deposit).as_bytes()]);
         }
     }
 
-    fn read_accepted(&self, deposit: &Deposit, reply: &Value) -> Result<(Accepted, Option<Bell>), Error> {
-        let line = text(reply).unwrap_or_default();
-        let words: Vec<&str> = line.split(' ').collect();
-        let online = |owner: &str| owner != "-" && self.lease.is_alive(owner);
-        match words[..] {
-            ["accepted", seq, at, previous_at, owner] => {
-                let mark = mark(seq, at)?;
-                let accepted = Accepted { mark, duplicate: false, status: Status::Accepted, online: online(owner) };
-                let bell = (owner == self.me).then(|| {
-                    let life = deposit.payment.expires_in.map(|life| u64::try_from(life.as_millis()).unwrap_or(0));
-                    let expires_at = life.map_or(0, |life| mark.accepted_at.saturating_add(life));
-                    let entry = Entry { mark, expires_at, parcel: deposit.payment.parcel.clone() };
-                    Bell {
-                        client: deposit.payment.client.clone(),
-                        previous_at: number(previous_at).unwrap_or(0),
-                        awaited: deposit.receipt,
-                        entry,
-                    }
-                });
-                Ok((accepted, bell))
+    fn read_accepted(
+        &self,
+        deposit: &Deposit,
+        step: Option<Step>,
+        reply: Result<Value, Error>,
+    ) -> Result<(Accepted, Option<Bell>), Error> {
+        let client = &deposit.payment.client;
+        let line = reply.as_ref().map(|reply| text(reply).unwrap_or("?".into()));
+        if !line.as_ref().is_ok_and(|line| line.is_empty()) {
+            self.guesses.forget(client);
+        }
+        let line = line.map_err(Clone::clone)?;
+        let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        match (word, rest, step) {
+            ("", "", Some(Step { before, after })) => Ok(self.accepted(deposit, before.last.accepted_at, &after)),
+            ("accepted", rest, _) => {
+                let (previous_at, state) = rest.split_once(' ').ok_or_else(|| senseless(&line))?;
+                let state = Guess::parse(state).ok_or_else(|| senseless(&line))?;
+                let accepted = self.accepted(deposit, number(previous_at)?, &state);
+                self.guesses.learn(client, state);
+                Ok(accepted)
             }
-            ["duplicate", seq, at, word, owner] => {
+            ("duplicate", rest, _) => {
+                let words: Vec<&str> = rest.split(' ').collect();
+                let [seq, at, word, owner] = words[..] else { return Err(senseless(&line)) };
                 let mark = mark(seq, at)?;
                 let status = match word {
-                    "due" => self.expire(&deposit.payment.client, mark.seq, owner),
+                    "due" => self.expire(client, mark.seq, owner),
                     _ => Status::parse(word).ok_or_else(|| senseless(&line))?,
                 };
-                Ok((Accepted { mark, duplicate: true, status, online: online(owner) }, None))
+                Ok((Accepted { mark, duplicate: true, status, online: self.is_online(owner) }, None))
             }
-            ["full"] => Err(Error::InboxFull),
-            ["reused"] => Err(Error::IdReused),
+            ("full", "", _) => Err(Error::InboxFull),
+            ("reused", "", _) => Err(Error::IdReused),
+            ("error", why, _) => Err(Error::Corrupt(why.chars().take(200).collect())),
             _ => Err(senseless(&line)),
+        }
+    }
+
+    fn is_online(&self, owner: &str) -> bool {
+        owner != "-" && self.lease.is_alive(owner)
+    }
+
+    /// What there is to say of a payment that made its client's state so.
+    fn accepted(&self, deposit: &Deposit, previous_at: u64, state: &Guess) -> (Accepted, Option<Bell>) {
+        let Deposit { payment, receipt, .. } = deposit;
+        let (mark, owner) = (state.last, state.owner());
+        let accepted = Accepted { mark, duplicate: false, status: Status::Accepted, online: self.is_online(owner) };
+        let bell = (owner == self.me).then(|| {
+            let expires_at = expires_at(mark.accepted_at, payment.expires_in);
+            let entry = Entry { mark, expires_at, parcel: payment.parcel.clone() };
+            Bell { client: payment.client.clone(), previous_at, awaited: *receipt, entry }
+        });
+        (accepted, bell)
+    }
+
+    /// What a note has made of its client's state.
+    pub(super) fn note_state(&self, note: &Note, reply: &Value) {
+        if let Note::Ack { client, .. } = note {
+            self.guesses.refresh(client, || Guess::parse(text(reply)?.splitn(3, ' ').nth(2)?));
         }
     }
 
@@ -145,6 +197,28 @@ impl RedisInbox {
             _ => {}
         }
     }
+}
+
+/// What is asked of a payment besides, in `accept.lua`'s words.
+fn asks(deposit: &Deposit) -> String {
+    let Deposit { payment, receipt, .. } = deposit;
+    if payment.payment_id.is_none() && payment.expires_in.is_none() && !receipt {
+        return String::new();
+    }
+    let or_none = |word: Option<String>| word.unwrap_or_else(|| "-".into());
+    let print = or_none(payment.payment_id.as_ref().map(|_| payment.parcel.fingerprint()));
+    let life = or_none(payment.expires_in.map(|life| life.as_millis().to_string()));
+    format!("{print} {life} {}", u8::from(*receipt))
+}
+
+/// A round's reply, taken apart: what was said of each payment, or of all together.
+fn one_each(reply: Option<Result<Value, Error>>, count: usize) -> Vec<Result<Value, Error>> {
+    let error = match reply {
+        Some(Ok(Value::Array(replies))) if replies.len() == count => return replies.into_iter().map(Ok).collect(),
+        Some(Err(error)) => error,
+        _ => senseless("something else than was asked"),
+    };
+    vec![Err(error); count]
 }
 
 /// Whether this is trouble of a Redis that answers all else as if nothing were.

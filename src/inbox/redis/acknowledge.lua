@@ -1,8 +1,8 @@
 -- Lets everything up to a payment leave the inbox, for the session that owns it.
 -- KEYS 1 state  2 inbox  3 beside
 -- ARGV 1 token  2 session  3 epoch  4 seq  5 accepted_at  6 this node
--- Says 'acknowledged acked'; 'passed acked' where this client has dead letters, so that not all of that need be
--- acknowledged; 'replaced' or 'rolled_back'.
+-- Says 'acknowledged acked', the short way with the state behind it; 'passed acked' where this client has dead letters,
+-- so that not all of that need be acknowledged; 'replaced' or 'rolled_back'.
 local text = redis.call('GET', KEYS[1])
 
 -- Nearly always it is the owner that acknowledges, and nobody waits, and the client has no dead letters (gone equals
@@ -17,9 +17,9 @@ if epoch == ARGV[3] and token == ARGV[1] then
     local seq, at, bytes = string.match(entry or '', '^(%d+) (%d+) %S+ (%d+) ')
     if seq == ARGV[4] and at == ARGV[5] then
       if seq == last then redis.call('DEL', KEYS[2]) else redis.call('LTRIM', KEYS[2], count, -1) end
-      redis.call('SET', KEYS[1],
-        head .. ' ' .. seq .. ' ' .. seq .. ' ' .. bytes .. ' 0 ' .. at .. ' ' .. tail)
-      return 'acknowledged ' .. seq
+      text = head .. ' ' .. seq .. ' ' .. seq .. ' ' .. bytes .. ' 0 ' .. at .. ' ' .. tail
+      redis.call('SET', KEYS[1], text)
+      return 'acknowledged ' .. seq .. ' ' .. text
     end
   end
 end

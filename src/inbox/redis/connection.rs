@@ -139,13 +139,21 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     /// Appends a command in Redis' own encoding.
     pub(crate) fn command(&mut self, words: &[&[u8]]) {
-        push_length(&mut self.bytes, b'*', words.len());
-        for word in words {
-            push_length(&mut self.bytes, b'$', word.len());
-            self.bytes.extend_from_slice(word);
-            self.bytes.extend_from_slice(b"\r\n");
-        }
+        self.begin(words.len());
+        words.iter().for_each(|word| self.word(&[word]));
+    }
+
+    /// Begins a command of so many words; they follow one by one.
+    pub(super) fn begin(&mut self, words: usize) {
+        push_length(&mut self.bytes, b'*', words);
         self.count += 1;
+    }
+
+    /// Appends a word to the command that was begun, in parts.
+    pub(super) fn word(&mut self, parts: &[&[u8]]) {
+        push_length(&mut self.bytes, b'$', parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        self.bytes.extend_from_slice(b"\r\n");
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -1,7 +1,7 @@
 //! The inbox on Redis: for several nodes that share one.
 //!
 //! All keys of a client carry its id as their hash tag, so that they share a cluster slot, and
-//! each operation is one script that touches one client only:
+//! each operation is one script that touches one client only; but accepting is one for a round:
 //!
 //! | key | holds |
 //! |---|---|
@@ -23,6 +23,7 @@ mod burial;
 mod connection;
 pub(crate) mod durability;
 pub(crate) mod facts;
+pub(crate) mod guesses;
 #[cfg(test)]
 mod hostile;
 pub(crate) mod inquiry;
@@ -50,6 +51,7 @@ use burial::Burial;
 use connection::{Lines, NO_SCRIPT, Outage, Pipeline};
 use durability::{Demands, Verdict};
 use facts::Facts;
+use guesses::Guesses;
 use lease::Lease;
 use names::Names;
 use parking_lot::Mutex;
@@ -96,6 +98,7 @@ pub(crate) struct RedisInbox {
     lease: Lease,
     hint: Box<dyn Fn(Hint) + Send + Sync>,
     touched: Touched,
+    guesses: Guesses,
     state: Mutex<State>,
 }
 
@@ -134,6 +137,7 @@ impl RedisInbox {
             lease: Lease::new(options.node.clone(), boot),
             hint,
             touched: Touched::default(),
+            guesses: Guesses::default(),
             state: Mutex::new(state),
             names,
             scripts,
@@ -312,6 +316,7 @@ impl Inbox for RedisInbox {
             booked.extend(notes.iter().zip(replies).map(|(note, reply)| {
                 let reply = reply?;
                 self.tell_burial(note, &reply);
+                self.note_state(note, &reply);
                 read_booked(note, &reply)
             }));
         }

@@ -48,10 +48,19 @@ pub(super) struct ClientKeys<'a>(&'a str);
 
 impl ClientKeys<'_> {
     pub(super) fn key(&self, name: &str) -> String {
-        format!("payrelay:{{{}}}:{name}", self.0)
+        self.parts(name).concat()
     }
 
     pub(super) fn id(&self, payment_id: &str) -> String {
-        format!("payrelay:{{{}}}:id:{payment_id}", self.0)
+        self.id_parts(payment_id).concat()
+    }
+
+    /// What the name of a key is made of, for who has nowhere to put it together.
+    pub(super) fn parts<'a>(&'a self, name: &'a str) -> [&'a str; 4] {
+        ["payrelay:{", self.0, "}:", name]
+    }
+
+    pub(super) fn id_parts<'a>(&'a self, payment_id: &'a str) -> [&'a str; 4] {
+        ["payrelay:{", self.0, "}:id:", payment_id]
     }
 }

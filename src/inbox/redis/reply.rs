@@ -17,7 +17,7 @@ pub(super) fn read_booked(note: &Note, reply: &Value) -> Result<Booked, Error> {
         (_, ["replaced"]) => Ok(Booked::Replaced),
         (_, ["rolled_back"]) => Ok(Booked::RolledBack),
         (_, ["released"]) => Ok(Booked::Released),
-        (_, ["acknowledged", acked]) => Ok(Booked::Acknowledged(Seq(number(acked)?))),
+        (_, ["acknowledged", acked, ..]) => Ok(Booked::Acknowledged(Seq(number(acked)?))),
         (_, ["passed", acked]) => Ok(Booked::Passed(Seq(number(acked)?))),
         (_, ["noted"]) => Ok(Booked::Noted),
         (_, ["buried" | "kept", "refused"]) => Ok(Booked::Refused),

@@ -1,4 +1,4 @@
-//! The scripts: one for each operation, each touching one client's keys only.
+//! The scripts: one for each operation. Each touches one client's keys only, but for accepting, which takes a round.
 
 use super::connection::Pipeline;
 use crate::inbox::{EXPIRY_GRACE, MAX_INBOX_BYTES};
@@ -21,12 +21,15 @@ impl Script {
 
     /// Appends a call.
     pub(super) fn call(&self, pipeline: &mut Pipeline, keys: &[&[u8]], args: &[&[u8]]) {
-        let count = keys.len().to_string();
-        let mut words: Vec<&[u8]> = Vec::with_capacity(3 + keys.len() + args.len());
-        words.extend([b"EVALSHA".as_slice(), self.sha.as_bytes(), count.as_bytes()]);
-        words.extend(keys);
-        words.extend(args);
-        pipeline.command(&words);
+        self.begin(pipeline, keys.len(), args.len());
+        keys.iter().chain(args).for_each(|word| pipeline.word(&[word]));
+    }
+
+    /// Begins a call; so many keys and arguments follow word by word.
+    pub(super) fn begin(&self, pipeline: &mut Pipeline, keys: usize, args: usize) {
+        pipeline.begin(3 + keys + args);
+        let count = keys.to_string();
+        [b"EVALSHA", self.sha.as_bytes(), count.as_bytes()].iter().for_each(|word| pipeline.word(&[word]));
     }
 }
 
