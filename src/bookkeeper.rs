@@ -30,7 +30,7 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// How long acknowledgements gather: so much work comes again if the node dies with them.
 const GATHER: Duration = Duration::from_millis(50);
 /// What is due within this is stored along with what is due now.
-const GRAIN: Duration = Duration::from_millis(2);
+const GRAIN: Duration = Duration::from_millis(8);
 /// From so many kept items on, releases go: a client that is not released is only said to be
 /// online until it comes back, or its node ends.
 const MAX_KEPT: usize = 100_000;
