@@ -89,6 +89,32 @@ fn junk_in_a_clients_keys_is_that_clients_trouble_alone() {
 }
 
 #[test]
+fn junk_of_one_client_is_no_trouble_of_another_in_the_same_round() {
+    let world = World::open(Home::Redis);
+    assert_eq!([world.post("bad").seq, world.post("good").seq], [Seq(1); 2]);
+    // With the first the state is another than the node thinks; with the second only the inbox.
+    for (number, (key, junk)) in [("state", ["SET", "junk"]), ("inbox", ["SET", "junk"])].into_iter().enumerate() {
+        world.server().spoil("bad", key, &junk);
+        let before = world.server().image("bad");
+        let (tx, rx) = mpsc::channel();
+        let deposits = ["good", "bad", "good"].map(|name| {
+            let tx = tx.clone();
+            deposit(payment(name, None, "1"), move |result| drop(tx.send((name, result))))
+        });
+        world.inbox.accept_all(deposits.into());
+        let outcomes: Vec<_> = (0..3).map(|_| rx.recv_timeout(LONG).expect("an answer")).collect();
+        let seqs: Vec<_> =
+            outcomes.iter().filter_map(|(_, result)| result.as_ref().ok().map(|a| a.mark.seq.0)).collect();
+        let first = 2 + 2 * number as u64;
+        assert_eq!(seqs, [first, first + 1], "{key}: {outcomes:?}");
+        assert!(matches!(&outcomes[1], ("bad", Err(Error::Corrupt(_)))), "{key}: {outcomes:?}");
+        assert_eq!(world.server().image("bad"), before, "{key}: half-changed");
+        world.inbox.retire(&client("bad"), true).expect("discarded");
+        world.post("bad");
+    }
+}
+
+#[test]
 fn junk_of_one_client_hides_no_other_that_waits() {
     let world = World::open(Home::Redis);
     let marks = ["a", "b", "c"].map(|name| world.post(name));

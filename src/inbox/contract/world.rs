@@ -191,12 +191,18 @@ impl World {
         self.server.as_ref().expect("a world with a Redis")
     }
 
-    /// Posts a payment and waits for its answer.
+    /// Has a payment stored and waits for its answer. `receipt`: somebody on this node waits for its end.
+    #[track_caller]
+    fn put(&self, payment: Payment, receipt: bool) -> Result<Accepted, Error> {
+        let (tx, rx) = mpsc::channel();
+        let deposit = deposit(payment, move |result| drop(tx.send(result)));
+        self.inbox.accept(Deposit { receipt, ..deposit });
+        rx.recv_timeout(LONG).expect("an answer")
+    }
+
     #[track_caller]
     pub(in crate::inbox) fn try_post(&self, name: &str, id: Option<&str>, msg: &str) -> Result<Accepted, Error> {
-        let (tx, rx) = mpsc::channel();
-        self.inbox.accept(deposit(payment(name, id, msg), move |result| drop(tx.send(result))));
-        rx.recv_timeout(LONG).expect("an answer")
+        self.put(payment(name, id, msg), false)
     }
 
     #[track_caller]
@@ -383,11 +389,8 @@ impl World {
     /// Posts a payment that expires after so long.
     #[track_caller]
     pub(in crate::inbox) fn post_expiring(&self, name: &str, id: Option<&str>, life: Duration) -> Mark {
-        let (tx, rx) = mpsc::channel();
-        let mut payment = payment(name, id, "1");
-        payment.expires_in = Some(life);
-        self.inbox.accept(deposit(payment, move |result| drop(tx.send(result))));
-        rx.recv_timeout(LONG).expect("an answer").expect("accepted").mark
+        let payment = Payment { expires_in: Some(life), ..payment(name, id, "1") };
+        self.put(payment, false).expect("accepted").mark
     }
 
     /// Waits until others than the session that holds a client find its payment past its time. It was not sent; and
@@ -431,11 +434,8 @@ impl Server {
 
 impl World {
     /// A payment with an id for which somebody on this node waits.
+    #[track_caller]
     pub(in crate::inbox) fn try_post_awaited(&self, name: &str, id: &str) -> Result<Accepted, Error> {
-        let (tx, rx) = mpsc::channel();
-        let mut awaited = deposit(payment(name, Some(id), "1"), move |result| drop(tx.send(result)));
-        awaited.receipt = true;
-        self.inbox.accept(awaited);
-        rx.recv_timeout(LONG).expect("an answer")
+        self.put(payment(name, Some(id), "1"), true)
     }
 }

@@ -86,6 +86,7 @@ pub(super) fn expires_at(accepted_at: u64, life: Option<Duration>) -> u64 {
     life.map_or(0, |life| accepted_at.saturating_add(life))
 }
 
+/// By client, as Redis said last or as this node has had it stored.
 #[derive(Default)]
 pub(super) struct Guesses(Mutex<HashMap<ClientId, Guess>>);
 
@@ -108,7 +109,7 @@ impl Guesses {
         payments.map(|payment| step(payment?)).collect()
     }
 
-    /// This is what it was when Redis last said so.
+    /// So it was when Redis last said it.
     pub(super) fn learn(&self, client: &ClientId, guess: Guess) {
         let mut guesses = self.0.lock();
         if guesses.len() >= MAX_GUESSES && !guesses.contains_key(client) {
@@ -237,9 +238,9 @@ mod tests {
             let [by_guess, by_script] = names.each_ref().map(|name| said(name));
             assert_eq!(by_guess, by_script, "{line} {kinds:?}");
             let [left, right] = names.each_ref().map(|name| {
-                let values = ["state", "id:old", "id:new"].map(|key| server.ask(&["GET", &Server::key(name, key)]));
+                let get = |key| server.ask::<Option<String>>(&["GET", &Server::key(name, key)]);
                 let list: Vec<String> = server.ask(&["LRANGE", &Server::key(name, "inbox"), "0", "-1"]);
-                (values.map(|value: Option<String>| value), list)
+                (["state", "id:old", "id:new"].map(get), list)
             });
             assert_eq!(left, right, "{line} {kinds:?}");
         }

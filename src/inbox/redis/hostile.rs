@@ -1,5 +1,6 @@
 //! Mutated replies of Redis against their decoders: what lies there, and what the scripts say of it.
 
+use super::guesses::Guess;
 use super::reply::{Counts, read_booked, read_burial, read_found, read_letters, read_slice, texts};
 use crate::doorbell::hostile::expect_one_line;
 use crate::hostile::mutation::{Plan, Random, mutated, run};
@@ -24,6 +25,7 @@ fn replies() -> Vec<Vec<u8>> {
         "none".into(),
         "purged".into(),
         "acknowledged 7".into(),
+        "acknowledged 4 2 9 1732330000123 900 4 4 300 0 1732330000100 0 1 1 3 token n1/1".into(),
         "passed 7".into(),
         "buried refused".into(),
         "kept expired".into(),
@@ -102,6 +104,11 @@ fn replies_are_understood_or_cannot_be_read() {
         if let Some(counts) = &counts {
             assert!(counts.pending() <= counts.last);
             let _ = counts.dead_letters();
+        }
+        if let Some(guess) = std::str::from_utf8(input).ok().and_then(Guess::parse) {
+            let mut state = Vec::new();
+            guess.write(&mut state);
+            assert_eq!(Guess::parse(&String::from_utf8_lossy(&state)), Some(guess), "what is sent is what was meant");
         }
         // Of a kind that nobody expects, as well.
         let other =
