@@ -83,7 +83,7 @@ impl Content {
         tail.extend_from_slice(b"\"msg\":");
         tail.extend_from_slice(msg.get().as_bytes());
         // A string holds no raw line break (RFC 8259, 7), so any that is here stands between tokens.
-        tail.iter_mut().filter(|b| matches!(b, b'\n' | b'\r')).for_each(|b| *b = b' ');
+        tail.iter_mut().for_each(|b| *b = if matches!(*b, b'\n' | b'\r') { b' ' } else { *b });
         Ok(Content(tail))
     }
 
@@ -172,19 +172,16 @@ fn push_json_string(out: &mut Vec<u8>, text: &str) {
 
 /// Depth and number length, which no JSON parser judges for us. The text is valid JSON.
 fn check_shape(json: &str) -> Result<(), InvalidMessage> {
-    let (mut depth, mut number, mut in_string, mut escaped) = (0usize, 0usize, false, false);
-    for byte in json.bytes() {
-        if in_string {
-            in_string = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-            continue;
-        }
+    let (mut depth, mut number) = (0usize, 0usize);
+    let mut bytes = json.as_bytes();
+    while let Some((&byte, rest)) = bytes.split_first() {
+        bytes = rest;
         number = match byte {
             b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E' => number + 1,
             _ => 0,
         };
         match byte {
-            b'"' => in_string = true,
+            b'"' => bytes = behind_string(bytes),
             b'[' | b'{' => depth += 1,
             b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
@@ -197,6 +194,18 @@ fn check_shape(json: &str) -> Result<(), InvalidMessage> {
         }
     }
     Ok(())
+}
+
+/// What follows the string whose first quote stood before these bytes. Most of a message is in strings.
+fn behind_string(mut bytes: &[u8]) -> &[u8] {
+    while let Some(at) = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+        if bytes[at] == b'"' {
+            return &bytes[at + 1..];
+        }
+        // A backslash and what it escapes.
+        bytes = bytes.get(at + 2..).unwrap_or_default();
+    }
+    &[]
 }
 
 #[cfg(test)]
@@ -241,5 +250,11 @@ mod tests {
         assert_eq!(Content::json_text(&[b'1'; 257]), Err(InvalidMessage::NumberTooLong));
         let brackets_in_text = format!("\"\\\"{}\"", "[1".repeat(300));
         assert!(Content::json_text(brackets_in_text.as_bytes()).is_ok());
+        // An escaped backslash escapes nothing, an escaped quote ends nothing.
+        let brackets = "[".repeat(65);
+        for strings in [format!(r#"["\\",{brackets}"#), format!(r#"{{"\"":"\\\"\\",{brackets}"#)] {
+            assert_eq!(check_shape(&strings), Err(InvalidMessage::TooDeep), "{strings}");
+        }
+        assert_eq!(check_shape(&format!(r#"["\\\"{brackets}"]"#)), Ok(()));
     }
 }
