@@ -13,6 +13,9 @@ use crate::payment::Entry;
 use redis::Value;
 use std::time::Instant;
 
+/// About how many bytes the script is given of a payment besides its parcel: names of keys, a state before and after.
+const BESIDE_PARCEL: usize = 512;
+
 impl RedisInbox {
     /// One round of the group commit.
     pub(super) fn store(&self, deposits: Vec<Deposit>) {
@@ -85,6 +88,8 @@ impl RedisInbox {
         now_ms: u64,
     ) {
         let ids = deposits.iter().filter(|d| d.payment.payment_id.is_some()).count();
+        let parcels: usize = deposits.iter().map(|d| d.payment.parcel.as_bytes().len()).sum();
+        pipeline.reserve(parcels + deposits.len() * BESIDE_PARCEL);
         self.scripts.accept.begin(pipeline, 2 * deposits.len() + ids, 3 + 4 * deposits.len());
         for deposit in deposits {
             let keys = self.names.client(&deposit.payment.client);
@@ -97,7 +102,7 @@ impl RedisInbox {
         }
         let window = self.options.dedup_window.as_millis();
         [&now_ms.to_string(), &self.me, &window.to_string()].iter().for_each(|word| pipeline.word(&[word.as_bytes()]));
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(BESIDE_PARCEL);
         for (deposit, step) in deposits.iter().zip(steps) {
             let (payment, parcel) = (&deposit.payment, deposit.payment.parcel.as_bytes());
             match step {

@@ -143,6 +143,11 @@ impl Pipeline {
         words.iter().for_each(|word| self.word(&[word]));
     }
 
+    /// Makes room for so many more bytes; what needs more still grows.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     /// Begins a command of so many words; they follow one by one.
     pub(super) fn begin(&mut self, words: usize) {
         push_length(&mut self.bytes, b'*', words);
