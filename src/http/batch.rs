@@ -5,14 +5,12 @@
 
 use super::payments::{Envelope, STORE_LIMIT, Told, problem_of};
 use super::routes::{Routes, parameter};
-use super::{Answer, Problem, Request, Response};
+use super::{Answer, Problem, Request, Response, whole};
 use crate::inbox::{Accepted, Deposit, Done, Error};
 use crate::payment::Payment;
 use crossbeam_channel::{Sender, bounded};
-use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Instant;
-use tiny_http::{Header, StatusCode};
 
 /// The most lines of a batch: each takes an answer of its own, and all of them wait for the last.
 pub(crate) const MAX_LINES: usize = 10_000;
@@ -50,7 +48,7 @@ impl Routes {
             }
             body.push(b'\n');
         }
-        Ok(ndjson(body))
+        Ok(whole(200, Some("application/x-ndjson"), body))
     }
 
     fn store_lines(&self, lines: &[&[u8]]) -> Vec<Result<Told, Problem>> {
@@ -129,12 +127,6 @@ pub(super) fn lines_of(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
         n if n > MAX_LINES => Err(Problem::bad_request(format!("a batch has at most {MAX_LINES} lines"))),
         _ => Ok(lines),
     }
-}
-
-fn ndjson(body: Vec<u8>) -> Response {
-    let length = body.len();
-    let kind = Header::from_bytes("Content-Type", "application/x-ndjson").expect("our own fields are ASCII");
-    Response::new(StatusCode(200), vec![kind], Cursor::new(body), Some(length), None).with_chunked_threshold(usize::MAX)
 }
 
 #[cfg(test)]

@@ -227,11 +227,11 @@ fn body_payment(client: ClientId, request: &Request) -> Result<Payment, Problem>
 
 /// `"status":…`, and under which seq it was put back, if it was.
 pub(super) fn status_fields(status: Status) -> String {
-    let again = match status {
-        Status::Retried(seq) => format!(r#","retried_as":{seq}"#),
-        _ => String::new(),
-    };
-    format!(r#""status":"{}"{again}"#, status.as_str())
+    let mut fields = [r#""status":""#, status.as_str(), "\""].concat();
+    if let Status::Retried(seq) = status {
+        fields.push_str(&format!(r#","retried_as":{seq}"#));
+    }
+    fields
 }
 
 /// What a sender is told of its payment.
@@ -250,10 +250,23 @@ impl Told {
     /// The answer's body. Nothing in it needs escaping.
     pub(super) fn text(&self) -> String {
         let Accepted { mark, duplicate, status, online } = &self.accepted;
-        let (status, client, seq) = (status_fields(*status), &self.client, mark.seq);
-        let id = self.payment_id.as_ref().map(|id| format!(r#","payment_id":"{}""#, id.as_str())).unwrap_or_default();
-        let duplicate = if *duplicate { r#","duplicate":true"# } else { "" };
-        format!(r#"{{{status},"client":"{client}","seq":{seq}{id}{duplicate},"online":{online}}}"#)
+        let id = self.payment_id.as_ref().map(|id| [r#","payment_id":""#, id.as_str(), "\""].concat());
+        let (mut seq, online) = (itoa::Buffer::new(), if *online { "true" } else { "false" });
+        // Every payment has one, and `format!` takes several times as long.
+        [
+            "{",
+            &status_fields(*status),
+            r#","client":""#,
+            self.client.as_str(),
+            r#"","seq":"#,
+            seq.format(mark.seq.0),
+            id.as_deref().unwrap_or_default(),
+            if *duplicate { r#","duplicate":true"# } else { "" },
+            r#","online":"#,
+            online,
+            "}",
+        ]
+        .concat()
     }
 
     fn response(&self) -> Response {

@@ -5,7 +5,7 @@
 //! gate whoever only guesses keys or notify URLs.
 
 use super::gateways::{Address, Gateways};
-use super::{Admission, Answer, Head, Problem, Request, Response, Service, json};
+use super::{Admission, Answer, Head, Problem, Request, Response, Service, json, whole};
 use crate::auth::{Asker, Right};
 use crate::broadcast::Broadcasts;
 use crate::bus::Bus;
@@ -15,10 +15,9 @@ use crate::inbox::Inbox;
 use crate::metrics::{DoorMeter, Metrics};
 use crate::payment::{ClientId, Seq};
 use crate::receipts::Receipts;
-use std::io::Cursor;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tiny_http::{Header, Method, StatusCode};
+use tiny_http::Method;
 
 /// The most bytes of a batch.
 pub(crate) const MAX_BATCH_BYTES: usize = 8 << 20;
@@ -289,10 +288,7 @@ impl Routes {
         let text = self.metrics.text(&self.gauges.read());
         let body = text.map_err(|_| Problem::internal())?.into_bytes();
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        let kind = Header::from_bytes("Content-Type", kind).expect("our own fields are ASCII");
-        let length = body.len();
-        Ok(Response::new(StatusCode(200), vec![kind], Cursor::new(body), Some(length), None)
-            .with_chunked_threshold(usize::MAX))
+        Ok(whole(200, Some(kind), body))
     }
 }
 
@@ -347,7 +343,7 @@ pub(super) fn flag(head: &Head, name: &str) -> Result<bool, Problem> {
 /// The media type of the body, without its parameters.
 fn media_type(head: &Head) -> Option<&str> {
     let text = head.header("Content-Type")?;
-    Some(text.split(';').next().unwrap_or_default().trim())
+    Some(text.split_once(';').map_or(text, |(kind, _)| kind).trim_ascii())
 }
 
 fn is_batch(head: &Head) -> bool {
