@@ -203,6 +203,7 @@ fn serve(parked: &mut Vec<Parked>, ready: &[bool], patience: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
     use rustix::net::{SendFlags, send};
     use std::io::Read;
     use std::net::TcpListener;
@@ -262,11 +263,14 @@ mod tests {
             Scene { drainer, thread: Some(thread), end_tx, end_rx }
         }
 
-        /// A debtor of so many bytes, and the peer that may read them.
+        /// A debtor of so many bytes, and the peer that may read them. Left to itself the kernel lets a socket's
+        /// buffers grow to dozens of MiB, and a debtor might then owe nothing before anybody has read.
         fn debtor(&self, owed: usize) -> (Arc<Debtor>, TcpStream) {
             let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
             let peer = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
             let (socket, _) = listener.accept().expect("somebody connected");
+            set_socket_recv_buffer_size(&peer, BUFFER).expect("a socket takes its size");
+            set_socket_send_buffer_size(&socket, BUFFER).expect("a socket takes its size");
             let debtor = Debtor { socket, owed: Mutex::new(owed), end: self.end_tx.clone() };
             (Arc::new(debtor), peer)
         }
@@ -285,6 +289,7 @@ mod tests {
     }
 
     const MUCH: usize = 32 << 20;
+    const BUFFER: usize = 64 << 10;
 
     #[test]
     fn a_socket_that_is_writable_already_is_drained_at_once() {
@@ -309,7 +314,7 @@ mod tests {
 
     #[test]
     fn park_limit() {
-        let scene = Scene::new(Duration::from_secs(1));
+        let scene = Scene::new(Duration::from_secs(2));
         let (stuck, _never_reads) = scene.debtor(MUCH);
         let (slow, mut reads_a_little) = scene.debtor(MUCH);
         stuck.clone().drain();
@@ -318,16 +323,18 @@ mod tests {
         scene.drainer.park(stuck.clone());
         scene.drainer.park(slow);
 
-        // Progress moves the deadline: it still reads when the other one is long given up.
-        let mut some = vec![0; 2 << 20];
-        for _ in 0..7 {
+        // Progress moves the deadline: it still reads when the other one is given up.
+        let mut some = vec![0; 4 * BUFFER];
+        let mut read = 0;
+        while scene.end_rx.is_empty() {
             reads_a_little.read_exact(&mut some).expect("more is always owed");
-            thread::sleep(Duration::from_millis(180));
+            read += some.len();
+            thread::sleep(Duration::from_millis(50));
         }
         assert_eq!(scene.end(), "given up");
-        assert!(parked_at.elapsed() >= Duration::from_secs(1));
+        assert!(parked_at.elapsed() >= Duration::from_secs(2));
         assert!(*stuck.owed.lock() > 0);
-        let mut rest = vec![0; MUCH - 7 * some.len()];
+        let mut rest = vec![0; MUCH - read];
         reads_a_little.read_exact(&mut rest).expect("it all comes");
         assert_eq!(scene.end(), "all");
     }
