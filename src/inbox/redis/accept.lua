@@ -124,8 +124,6 @@ for i = 1, count do
     ids = ids + 1
     id = KEYS[ids]
   end
-  -- What is wrong with one client's keys is no other's trouble.
-  local done, reply = pcall(put, i, id, print, life, awaited)
-  replies[i] = done and reply or 'error ' .. (type(reply) == 'table' and reply.err or tostring(reply))
+  replies[i] = alone(pcall(put, i, id, print, life, awaited))
 end
 return replies

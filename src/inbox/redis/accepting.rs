@@ -5,7 +5,7 @@
 
 use super::connection::Pipeline;
 use super::guesses::{Guess, Step, expires_at};
-use super::reply::{mark, number, senseless, text};
+use super::reply::{mark, number, one_each, senseless, text};
 use super::{RedisInbox, replicas};
 use crate::doorbell::{Bell, Hint};
 use crate::inbox::{Accepted, Deposit, Error, Note, Status, Stored};
@@ -31,7 +31,7 @@ impl RedisInbox {
         let steps = self.guesses.steps(guessable, now_ms, self.options.inbox_limit);
         let push = |pipeline: &mut Pipeline, (): &()| self.push_accept(pipeline, &deposits, &steps, now_ms);
         let (mut reply, waited) = self.call_and(&self.commits, &[()], push, |pipeline| self.replicas.push(pipeline));
-        let replies = one_each(reply.pop(), deposits.len());
+        let replies = one_each(reply.pop().unwrap_or_else(|| Err(senseless("nothing"))), deposits.len());
         let replicated = self.replicas.judge(&waited);
         match &replicated {
             Ok(()) => self.note_trouble(&replies),
@@ -156,7 +156,6 @@ impl RedisInbox {
             }
             ("full", "", _) => Err(Error::InboxFull),
             ("reused", "", _) => Err(Error::IdReused),
-            ("error", why, _) => Err(Error::Corrupt(why.chars().take(200).collect())),
             _ => Err(senseless(&line)),
         }
     }
@@ -214,16 +213,6 @@ fn asks(deposit: &Deposit) -> String {
     let print = or_none(payment.payment_id.as_ref().map(|_| payment.parcel.fingerprint()));
     let life = or_none(payment.expires_in.map(|life| life.as_millis().to_string()));
     format!("{print} {life} {}", u8::from(*receipt))
-}
-
-/// A round's reply, taken apart: what was said of each payment, or of all together.
-fn one_each(reply: Option<Result<Value, Error>>, count: usize) -> Vec<Result<Value, Error>> {
-    let error = match reply {
-        Some(Ok(Value::Array(replies))) if replies.len() == count => return replies.into_iter().map(Ok).collect(),
-        Some(Err(error)) => error,
-        _ => senseless("something else than was asked"),
-    };
-    vec![Err(error); count]
 }
 
 /// Whether this is trouble of a Redis that answers all else as if nothing were.

@@ -161,6 +161,12 @@ impl Pipeline {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
+    /// Appends a number, likewise.
+    pub(super) fn number(&mut self, number: u64) {
+        let mut digits = itoa::Buffer::new();
+        self.word(&[digits.format(number).as_bytes()]);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.count
     }

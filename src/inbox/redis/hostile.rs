@@ -1,7 +1,7 @@
 //! Mutated replies of Redis against their decoders: what lies there, and what the scripts say of it.
 
 use super::guesses::Guess;
-use super::reply::{Counts, read_booked, read_burial, read_found, read_letters, read_slice, texts};
+use super::reply::{Counts, one_each, read_booked, read_burial, read_found, read_letters, read_slice, texts};
 use crate::doorbell::hostile::expect_one_line;
 use crate::hostile::mutation::{Plan, Random, mutated, run};
 use crate::inbox::{Note, Query, Reading, Session, Token, Which};
@@ -41,6 +41,7 @@ fn replies() -> Vec<Vec<u8>> {
         format!("letters|0|{letter}|{letter}"),
         format!("letters|1|{letter}"),
         "letters|0".into(),
+        "acknowledged 7|error ERR not a list|passed 7".into(),
         "2 9 1732330000123 900 4 3 300 1 1732330000100 0 1 1 3 token n1/1".into(),
         entry.into(),
         sent.into(),
@@ -63,6 +64,9 @@ fn take(reply: &Value, note: &Note, client: &ClientId) -> bool {
             slice.entries.iter().for_each(expect_one_line);
         }
         any = true;
+    }
+    for reply in one_each(Ok(reply.clone()), 3).into_iter().flatten() {
+        any |= read_booked(note, &reply).is_ok();
     }
     if let Ok(letters) = read_letters(reply) {
         letters.iter().flat_map(|letters| &letters.letters).for_each(|letter| expect_one_line(&letter.entry));

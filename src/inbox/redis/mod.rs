@@ -1,7 +1,7 @@
 //! The inbox on Redis: for several nodes that share one.
 //!
 //! All keys of a client carry its id as their hash tag, so that they share a cluster slot, and
-//! each operation is one script that touches one client only; but accepting is one for a round:
+//! each operation is one script that touches one client only; but accepting and acknowledging are one for many:
 //!
 //! | key | holds |
 //! |---|---|
@@ -19,6 +19,7 @@
 //! catch-up's readings, questions and the lease, so that none stands in another's way.
 
 mod accepting;
+mod booking;
 mod burial;
 mod connection;
 pub(crate) mod durability;
@@ -40,8 +41,8 @@ pub(crate) use names::{all_channel, node_channel};
 
 use super::group::Group;
 use super::{
-    Ask, Backlog, Booked, Claim, Deposit, Error, Found, Health, Inbox, Letters, MAX_PER_CALL, Note, Owner, Query,
-    Reading, Record, Retired, Retry, Session, Status, Stored, Tended, Token, Which,
+    Ask, Backlog, Booked, Deposit, Error, Found, Health, Inbox, Letters, MAX_PER_CALL, Note, Owner, Query, Reading,
+    Record, Retired, Retry, Session, Status, Stored, Tended, Token, Which,
 };
 use crate::doorbell::{Hint, parse_entry};
 use crate::metrics::{InboxMeters, LineMeters};
@@ -57,7 +58,7 @@ use names::Names;
 use parking_lot::Mutex;
 use redis::Value;
 use replicas::Replicas;
-use reply::{Counts, Looked, bytes, number, read_booked, read_found, read_slice, senseless, text, texts};
+use reply::{Counts, Looked, bytes, number, read_found, read_slice, senseless, text, texts};
 use scripts::{Script, Scripts};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -181,57 +182,6 @@ impl RedisInbox {
         (replies, behind)
     }
 
-    fn push_note(&self, pipeline: &mut Pipeline, note: &Note) {
-        match note {
-            Note::Claim(claim) => self.push_claim(pipeline, claim),
-            Note::Ack { client, session, mark } => {
-                let keys = self.names.client(client);
-                let (state, inbox, beside) = (keys.key("state"), keys.key("inbox"), keys.key("beside"));
-                let numbers = [session.number, session.epoch, mark.seq.0, mark.accepted_at].map(|n| n.to_string());
-                let mut args: Vec<&[u8]> = vec![session.token.as_str().as_bytes()];
-                args.extend(numbers.iter().map(String::as_bytes));
-                args.push(self.options.node.as_bytes());
-                let keys = [state.as_bytes(), inbox.as_bytes(), beside.as_bytes()];
-                self.scripts.acknowledge.call(pipeline, &keys, &args);
-            }
-            Note::Refuse { client, session, mark, reason } => {
-                let why = Burial::Nack { session, mark: *mark, reason };
-                self.push_burial(pipeline, client, mark.seq, &why);
-            }
-            Note::Sent { client, session, mark } => {
-                let keys = self.names.client(client);
-                let (state, inbox) = (keys.key("state"), keys.key("inbox"));
-                let numbers = [session.number, session.epoch, mark.seq.0, mark.accepted_at].map(|n| n.to_string());
-                let args: Vec<&[u8]> = numbers.iter().map(String::as_bytes).collect();
-                self.scripts.sent.call(pipeline, &[state.as_bytes(), inbox.as_bytes()], &args);
-            }
-            Note::Release { client, session } => {
-                let keys = self.names.client(client);
-                let (state, beside) = (keys.key("state"), keys.key("beside"));
-                let token = session.token.as_str().as_bytes();
-                self.scripts.release.call(pipeline, &[state.as_bytes(), beside.as_bytes()], &[token]);
-            }
-        }
-    }
-
-    fn push_claim(&self, pipeline: &mut Pipeline, claim: &Claim) {
-        let keys = self.names.client(&claim.client);
-        let (state, inbox, beside) = (keys.key("state"), keys.key("inbox"), keys.key("beside"));
-        let left = claim.deadline.saturating_duration_since(Instant::now());
-        // The script judges by whole milliseconds: where no time is left, it is late in any case.
-        let left = u64::try_from(left.as_millis()).unwrap_or(0);
-        let deadline = if left == 0 { 0 } else { self.lease.now_ms() + left }.to_string();
-        let args = [
-            claim.token.as_str().as_bytes(),
-            self.me.as_bytes(),
-            claim.client.as_str().as_bytes(),
-            claim.address.as_bytes(),
-            deadline.as_bytes(),
-            LEAST_HOLD_MS,
-        ];
-        self.scripts.claim.call(pipeline, &[state.as_bytes(), inbox.as_bytes(), beside.as_bytes()], &args);
-    }
-
     fn record_of(&self, replies: &[Result<Value, Error>]) -> Result<Option<Record>, Error> {
         let [state, beside, oldest] = replies else { return Err(senseless("too few replies")) };
         let Some(state) = text(state.as_ref().map_err(Clone::clone)?) else { return Ok(None) };
@@ -310,17 +260,7 @@ impl Inbox for RedisInbox {
     }
 
     fn book(&self, notes: &[Note]) -> Vec<Result<Booked, Error>> {
-        let mut booked = Vec::with_capacity(notes.len());
-        for notes in notes.chunks(MAX_PER_CALL) {
-            let replies = self.call(&self.books, notes, |pipeline, note| self.push_note(pipeline, note));
-            booked.extend(notes.iter().zip(replies).map(|(note, reply)| {
-                let reply = reply?;
-                self.tell_burial(note, &reply);
-                self.note_state(note, &reply);
-                read_booked(note, &reply)
-            }));
-        }
-        booked
+        notes.chunks(MAX_PER_CALL).flat_map(|notes| self.book_some(notes)).collect()
     }
 
     fn read(&self, asks: &[Ask]) -> Vec<Result<Reading, Error>> {

@@ -9,6 +9,24 @@ use redis::Value;
 use std::borrow::Cow;
 use std::time::Duration;
 
+/// The reply of a script that speaks of many clients, taken apart: what was said of each, or of all together.
+pub(super) fn one_each(reply: Result<Value, Error>, count: usize) -> Vec<Result<Value, Error>> {
+    let error = match reply {
+        Ok(Value::Array(replies)) if replies.len() == count => return replies.into_iter().map(alone).collect(),
+        Ok(_) => senseless("something else than was asked"),
+        Err(error) => error,
+    };
+    vec![Err(error); count]
+}
+
+/// What was said of one client; `alone.lua` has how trouble is told.
+fn alone(reply: Value) -> Result<Value, Error> {
+    match bytes(&reply).and_then(|line| line.strip_prefix(b"error ")) {
+        Some(why) => Err(Error::Corrupt(String::from_utf8_lossy(why).chars().take(200).collect())),
+        None => Ok(reply),
+    }
+}
+
 /// What a note did.
 pub(super) fn read_booked(note: &Note, reply: &Value) -> Result<Booked, Error> {
     let line = text(reply).unwrap_or_default();

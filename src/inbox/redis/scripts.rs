@@ -1,10 +1,12 @@
-//! The scripts: one for each operation. Each touches one client's keys only, but for accepting, which takes a round.
+//! The scripts: one for each operation. Each touches one client's keys only, but for accepting and acknowledging, which
+//! take many clients at once.
 
 use super::connection::Pipeline;
 use crate::inbox::{EXPIRY_GRACE, MAX_INBOX_BYTES};
 
 const STATE: &str = include_str!("state.lua");
 const DEAD: &str = include_str!("dead.lua");
+const ALONE: &str = include_str!("alone.lua");
 
 /// A script as Redis keeps it.
 pub(super) struct Script {
@@ -65,9 +67,9 @@ impl Scripts {
         // These go on where Redis takes no writes at all, for its disk is full.
         let looking = |body: &str| Script::new("#!lua flags=no-writes", &["local may_write = false\n", STATE, body]);
         Scripts {
-            accept: Script::new("#!lua", &[&limits, &channels, include_str!("accept.lua")]),
+            accept: Script::new("#!lua", &[&limits, &channels, ALONE, include_str!("accept.lua")]),
             claim: draining(include_str!("claim.lua")),
-            acknowledge: draining(include_str!("acknowledge.lua")),
+            acknowledge: draining(&[ALONE, include_str!("acknowledge.lua")].concat()),
             release: draining(include_str!("release.lua")),
             read: looking(include_str!("read.lua")),
             read_and_mend: draining(include_str!("read.lua")),
