@@ -109,8 +109,7 @@ pub(crate) fn run(rung: &Rung, clients: &Clients) {
             Ok(None) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {}
         }
-        let now = Instant::now();
-        while gaps.front().is_some_and(|(end, _)| *end <= now) {
+        while gaps.front().is_some_and(|(end, _)| *end <= Instant::now()) {
             if let Some((_, connection)) = gaps.pop_front() {
                 connection.gap();
             }

@@ -343,7 +343,8 @@ pub(super) fn flag(head: &Head, name: &str) -> Result<bool, Problem> {
 /// The media type of the body, without its parameters.
 fn media_type(head: &Head) -> Option<&str> {
     let text = head.header("Content-Type")?;
-    Some(text.split_once(';').map_or(text, |(kind, _)| kind).trim_ascii())
+    let end = memchr::memchr(b';', text.as_bytes()).unwrap_or(text.len());
+    Some(text[..end].trim_ascii())
 }
 
 fn is_batch(head: &Head) -> bool {

@@ -79,11 +79,10 @@ impl Content {
     /// [`InvalidMessage`] where receivers would choke on it.
     pub fn json(msg: &RawValue) -> Result<Content, InvalidMessage> {
         check_shape(msg.get())?;
-        let mut tail = Vec::with_capacity(msg.get().len() + 6);
-        tail.extend_from_slice(b"\"msg\":");
-        tail.extend_from_slice(msg.get().as_bytes());
+        let (name, msg) = (b"\"msg\":", msg.get().as_bytes());
+        let mut tail = [name, msg].concat();
         // A string holds no raw line break (RFC 8259, 7), so any that is here stands between tokens.
-        tail.iter_mut().for_each(|b| *b = if matches!(*b, b'\n' | b'\r') { b' ' } else { *b });
+        memchr::memchr2_iter(b'\n', b'\r', msg).for_each(|at| tail[name.len() + at] = b' ');
         Ok(Content(tail))
     }
 
@@ -198,7 +197,7 @@ fn check_shape(json: &str) -> Result<(), InvalidMessage> {
 
 /// What follows the string whose first quote stood before these bytes. Most of a message is in strings.
 fn behind_string(mut bytes: &[u8]) -> &[u8] {
-    while let Some(at) = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+    while let Some(at) = memchr::memchr2(b'"', b'\\', bytes) {
         if bytes[at] == b'"' {
             return &bytes[at + 1..];
         }

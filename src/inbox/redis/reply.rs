@@ -30,12 +30,15 @@ fn alone(reply: Value) -> Result<Value, Error> {
 /// What a note did.
 pub(super) fn read_booked(note: &Note, reply: &Value) -> Result<Booked, Error> {
     let line = text(reply).unwrap_or_default();
+    if let Some(rest) = line.strip_prefix("acknowledged ") {
+        let (acked, _state) = rest.split_once(' ').unwrap_or((rest, ""));
+        return Ok(Booked::Acknowledged(Seq(number(acked)?)));
+    }
     let words: Vec<&str> = line.split(' ').collect();
     match (note, &words[..]) {
         (_, ["replaced"]) => Ok(Booked::Replaced),
         (_, ["rolled_back"]) => Ok(Booked::RolledBack),
         (_, ["released"]) => Ok(Booked::Released),
-        (_, ["acknowledged", acked, ..]) => Ok(Booked::Acknowledged(Seq(number(acked)?))),
         (_, ["passed", acked]) => Ok(Booked::Passed(Seq(number(acked)?))),
         (_, ["noted"]) => Ok(Booked::Noted),
         (_, ["buried" | "kept", "refused"]) => Ok(Booked::Refused),
