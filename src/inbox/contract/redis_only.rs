@@ -115,6 +115,82 @@ fn junk_of_one_client_is_no_trouble_of_another_in_the_same_round() {
 }
 
 #[test]
+fn what_is_no_payment_of_ours_is_not_acknowledged_away() {
+    let world = World::open(Home::Redis);
+    // As many as there should be, but others.
+    for (number, junk) in ["not an entry", "9 1 0 9 20 x"].into_iter().enumerate() {
+        let name = format!("c{number}");
+        let mark = world.post(&name);
+        let session = world.claim(&name).session;
+        world.server().spoil(&name, "inbox", &["RPUSH", junk]);
+        let before = world.server().image(&name);
+        let outcome = world.ack(&name, &session, mark);
+        assert!(matches!(outcome, Err(Error::Corrupt(_))), "{junk}: {outcome:?}");
+        assert_eq!(world.server().image(&name), before, "{junk}");
+    }
+}
+
+#[test]
+fn acknowledgements_stored_together_say_what_they_say_one_by_one() {
+    let world = World::open(Home::Redis);
+    // Of clients in every state that an acknowledgement can meet, by their names.
+    let notes = |set: &str| -> Vec<Note> {
+        let named = |what: &str| format!("{what}-{set}");
+        let with_three = |what: &str| {
+            let name = named(what);
+            let marks = [(); 3].map(|()| world.post(&name));
+            (world.claim(&name).session, marks)
+        };
+        let (all, all_marks) = with_three("all");
+        let (part, part_marks) = with_three("part");
+        let (junk, junk_marks) = with_three("junk");
+        world.server().spoil(&named("junk"), "state", &["SET", "junk"]);
+        let (old, old_marks) = with_three("taken");
+        world.claim(&named("taken"));
+        let (back, back_marks) = with_three("rolled-back");
+        let elsewhen = Mark { accepted_at: back_marks[1].accepted_at + 1, ..back_marks[1] };
+        let (dead, dead_marks) = with_three("dead");
+        world.inbox.refuse(&client(&named("dead")), Seq(2), "no").expect("refused");
+        vec![
+            ack(&named("all"), &all, all_marks[2]),
+            ack(&named("junk"), &junk, junk_marks[0]),
+            ack(&named("part"), &part, part_marks[0]),
+            ack(&named("part"), &part, part_marks[1]),
+            ack(&named("part"), &part, part_marks[0]),
+            ack(&named("taken"), &old, old_marks[2]),
+            ack(&named("rolled-back"), &back, elsewhen),
+            ack(&named("dead"), &dead, dead_marks[2]),
+            ack(&named("never-seen"), &all, all_marks[0]),
+        ]
+    };
+    let singly: Vec<_> = notes("singly").into_iter().map(|note| world.book_one(note)).collect();
+    let good = |seq| Ok(Booked::Acknowledged(Seq(seq)));
+    let expected = [
+        good(3),
+        Err(()),
+        good(1),
+        good(2),
+        good(2),
+        Ok(Booked::Replaced),
+        Ok(Booked::RolledBack),
+        Ok(Booked::Passed(Seq(3))),
+        Ok(Booked::RolledBack),
+    ];
+    let seen: Vec<_> = singly.iter().map(|outcome| outcome.clone().map_err(|_| ())).collect();
+    assert_eq!(seen, expected, "{singly:?}");
+
+    let together = notes("together");
+    assert_eq!(world.inbox.book(&together), singly);
+    let forgotten = notes("forgotten");
+    world.server().ask::<()>(&["SCRIPT", "FLUSH"]);
+    assert_eq!(world.inbox.book(&forgotten), singly, "where Redis forgot the script");
+    for what in ["all", "part", "taken", "rolled-back", "dead"] {
+        let place = |set| world.record(&format!("{what}-{set}")).map(|record| (record.acked, record.pending));
+        assert_eq!((place("together"), place("forgotten")), (place("singly"), place("singly")), "{what}");
+    }
+}
+
+#[test]
 fn junk_of_one_client_hides_no_other_that_waits() {
     let world = World::open(Home::Redis);
     let marks = ["a", "b", "c"].map(|name| world.post(name));

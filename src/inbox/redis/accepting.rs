@@ -31,7 +31,7 @@ impl RedisInbox {
         let steps = self.guesses.steps(guessable, now_ms, self.options.inbox_limit);
         let push = |pipeline: &mut Pipeline, (): &()| self.push_accept(pipeline, &deposits, &steps, now_ms);
         let (mut reply, waited) = self.call_and(&self.commits, &[()], push, |pipeline| self.replicas.push(pipeline));
-        let replies = one_each(reply.pop().unwrap_or_else(|| Err(senseless("nothing"))), deposits.len());
+        let replies = one_each(reply.pop().unwrap_or_else(|| Err(senseless("no reply"))), deposits.len());
         let replicated = self.replicas.judge(&waited);
         match &replicated {
             Ok(()) => self.note_trouble(&replies),

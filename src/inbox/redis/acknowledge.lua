@@ -6,24 +6,18 @@
 local this_node = ARGV[1]
 
 -- Nearly always it is the owner that acknowledges, and nobody waits, and the client has no dead letters (gone equals
--- acked, and there are no tombs): then the state and one entry tell all there is to know, and of the newest payment the
--- state alone. This costs Redis half of what the long way does. nil where it is not so.
+-- acked, and there are no tombs): then the state and one entry tell all there is to know. This costs Redis half of what
+-- the long way does. nil where it is not so.
 local function short_way(state_key, inbox, text, token, epoch, seq, at)
-  local head, last, last_at, bytes_in, acked, tail, epoch_now, token_now = string.match(text or '',
-    '^(2 (%d+) (%d+) (%d+)) (%d+) %5 %d+ 0 %d+ (0 %d+ (%d+) %d+ (%S+) %S+/%x+)$')
+  local head, last, acked, tail, epoch_now, token_now = string.match(text or '',
+    '^(2 (%d+) %d+ %d+) (%d+) %3 %d+ 0 %d+ (0 %d+ (%d+) %d+ (%S+) %S+/%x+)$')
   if epoch_now ~= epoch or token_now ~= token then return nil end
   local count = seq - acked
   if count <= 0 or redis.call('LLEN', inbox) ~= last - acked then return nil end
-  local bytes = bytes_in
-  if seq == last then
-    if at ~= last_at then return nil end
-    redis.call('DEL', inbox)
-  else
-    local n, accepted_at
-    n, accepted_at, bytes = string.match(redis.call('LINDEX', inbox, count - 1) or '', '^(%d+) (%d+) %S+ (%d+) ')
-    if n ~= seq or accepted_at ~= at then return nil end
-    redis.call('LTRIM', inbox, count, -1)
-  end
+  local entry = redis.call('LINDEX', inbox, count - 1)
+  local n, accepted_at, bytes = string.match(entry or '', '^(%d+) (%d+) %S+ (%d+) ')
+  if n ~= seq or accepted_at ~= at then return nil end
+  if seq == last then redis.call('DEL', inbox) else redis.call('LTRIM', inbox, count, -1) end
   text = head .. ' ' .. seq .. ' ' .. seq .. ' ' .. bytes .. ' 0 ' .. at .. ' ' .. tail
   redis.call('SET', state_key, text)
   return 'acknowledged ' .. seq .. ' ' .. text

@@ -3,4 +3,3 @@
 local function alone(done, reply)
   return done and reply or 'error ' .. (type(reply) == 'table' and reply.err or tostring(reply))
 end
-

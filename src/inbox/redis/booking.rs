@@ -1,4 +1,7 @@
 //! The bookkeeper's notes on Redis: a script call for each, and one for all acknowledgements that stand together.
+//!
+//! What the scripts make of them is told in `claim.lua`, `acknowledge.lua`, `sent.lua` and `release.lua`, what they say is
+//! read by `reply`; refusals are `burial`'s. Runs on the bookkeeper's thread.
 
 use super::burial::Burial;
 use super::connection::Pipeline;
@@ -12,37 +15,18 @@ use std::time::Instant;
 /// About how many bytes the script is given of an acknowledgement.
 const ACK_BYTES: usize = 256;
 
-/// What one script call says.
-enum Call<'a> {
-    /// Acknowledgements only.
-    Acks(&'a [Note]),
-    One(&'a Note),
-}
-
-/// The calls that say all of it, in its order.
-fn calls(notes: &[Note]) -> Vec<Call<'_>> {
-    let is_ack = |note: &Note| matches!(note, Note::Ack { .. });
-    let mut calls = Vec::new();
-    for run in notes.chunk_by(|note, next| is_ack(note) && is_ack(next)) {
-        match run {
-            [Note::Ack { .. }, ..] => calls.push(Call::Acks(run)),
-            _ => calls.extend(run.iter().map(Call::One)),
-        }
-    }
-    calls
-}
-
 impl RedisInbox {
     /// One pipeline.
     pub(super) fn book_some(&self, notes: &[Note]) -> Vec<Result<Booked, Error>> {
-        let calls = calls(notes);
-        let replies = self.call(&self.books, &calls, |pipeline, call| match call {
-            Call::Acks(notes) => self.push_acks(pipeline, notes),
-            Call::One(note) => self.push_note(pipeline, note),
+        let is_ack = |note: &Note| matches!(note, Note::Ack { .. });
+        let runs: Vec<&[Note]> = notes.chunk_by(|note, next| is_ack(note) && is_ack(next)).collect();
+        let replies = self.call(&self.books, &runs, |pipeline, run| match run {
+            [note] => self.push_note(pipeline, note),
+            acks => self.push_acks(pipeline, acks),
         });
-        let each = calls.iter().zip(replies).flat_map(|(call, reply)| match call {
-            Call::Acks(notes) => one_each(reply, notes.len()),
-            Call::One(_) => vec![reply],
+        let each = runs.iter().zip(replies).flat_map(|(run, reply)| match run {
+            [Note::Ack { .. }, ..] => one_each(reply, run.len()),
+            _ => vec![reply],
         });
         let booked = |(note, reply): (&Note, Result<Value, Error>)| {
             let reply = reply?;
@@ -77,14 +61,15 @@ impl RedisInbox {
         }
     }
 
-    /// One call for all of them, in `acknowledge.lua`'s words; what is no acknowledgement is none of them.
+    /// One call for all acknowledgements among these, in `acknowledge.lua`'s words.
     fn push_acks(&self, pipeline: &mut Pipeline, notes: &[Note]) {
         let acks = notes.iter().filter_map(|note| match note {
             Note::Ack { client, session, mark } => Some((self.names.client(client), session, mark)),
             _ => None,
         });
-        pipeline.reserve(notes.len() * ACK_BYTES);
-        self.scripts.acknowledge.begin(pipeline, 3 * notes.len(), 1 + 5 * notes.len());
+        let count = acks.clone().count();
+        pipeline.reserve(count * ACK_BYTES);
+        self.scripts.acknowledge.begin(pipeline, 3 * count, 1 + 5 * count);
         for (keys, ..) in acks.clone() {
             ["state", "inbox", "beside"].iter().for_each(|name| pipeline.word(&keys.parts(name).map(str::as_bytes)));
         }
