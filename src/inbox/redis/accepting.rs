@@ -4,7 +4,7 @@
 //! replicas make of it in `replicas`. Runs on whichever thread commits the round.
 
 use super::connection::Pipeline;
-use super::guesses::{Guess, Step, expires_at};
+use super::guesses::{Guess, Newest, Step};
 use super::reply::{mark, number, one_each, senseless, text};
 use super::{RedisInbox, replicas};
 use crate::doorbell::{Bell, Hint};
@@ -13,7 +13,7 @@ use crate::payment::Entry;
 use redis::Value;
 use std::time::Instant;
 
-/// About how many bytes the script is given of a payment besides its parcel: names of keys, a state before and after.
+/// About how many bytes the script is given of a payment besides its parcel: names of keys, a state, and how two entries begin.
 const BESIDE_PARCEL: usize = 512;
 
 impl RedisInbox {
@@ -104,16 +104,15 @@ impl RedisInbox {
         [&now_ms.to_string(), &self.me, &window.to_string()].iter().for_each(|word| pipeline.word(&[word.as_bytes()]));
         let mut text = Vec::with_capacity(BESIDE_PARCEL);
         for (deposit, step) in deposits.iter().zip(steps) {
-            let (payment, parcel) = (&deposit.payment, deposit.payment.parcel.as_bytes());
+            let parcel = deposit.payment.parcel.as_bytes();
             match step {
                 Some(Step { before, after }) => {
-                    for guess in [before, after] {
-                        text.clear();
-                        guess.write(&mut text);
-                        pipeline.word(&[&text]);
-                    }
+                    pipeline.word(&[before.state.as_bytes()]);
                     text.clear();
-                    after.write_entry_head(expires_at(after.last.accepted_at, payment.expires_in), &mut text);
+                    before.write_newest(&mut text);
+                    pipeline.word(&[&text]);
+                    text.clear();
+                    after.write_newest(&mut text);
                     pipeline.word(&[&text, parcel]);
                 }
                 None => [b"", b"", parcel].iter().for_each(|word| pipeline.word(&[word])),
@@ -136,12 +135,14 @@ impl RedisInbox {
         let line = line.map_err(Clone::clone)?;
         let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
         match (word, rest, step) {
-            ("", "", Some(Step { before, after })) => Ok(self.accepted(deposit, before.last.accepted_at, &after)),
+            ("", "", Some(Step { before, after })) => {
+                Ok(self.accepted(deposit, before.newest.mark.accepted_at, &after))
+            }
             ("accepted", rest, _) => {
-                let (previous_at, state) = rest.split_once(' ').ok_or_else(|| senseless(&line))?;
-                let state = Guess::parse(state).ok_or_else(|| senseless(&line))?;
-                let accepted = self.accepted(deposit, number(previous_at)?, &state);
-                self.guesses.learn(client, state);
+                let (previous_at, after) = rest.split_once(' ').ok_or_else(|| senseless(&line))?;
+                let after = Guess::parse_accepted(after).ok_or_else(|| senseless(&line))?;
+                let accepted = self.accepted(deposit, number(previous_at)?, &after);
+                self.guesses.learn(client, after);
                 Ok(accepted)
             }
             ("duplicate", rest, _) => {
@@ -164,13 +165,12 @@ impl RedisInbox {
         owner != "-" && self.lease.is_alive(owner)
     }
 
-    /// What there is to say of a payment that made its client's state so.
-    fn accepted(&self, deposit: &Deposit, previous_at: u64, state: &Guess) -> (Accepted, Option<Bell>) {
+    /// What there is to say of a payment that is the newest of its client now.
+    fn accepted(&self, deposit: &Deposit, previous_at: u64, after: &Guess) -> (Accepted, Option<Bell>) {
         let Deposit { payment, receipt, .. } = deposit;
-        let (mark, owner) = (state.last, state.owner());
+        let (Newest { mark, expires_at, .. }, owner) = (after.newest, after.owner());
         let accepted = Accepted { mark, duplicate: false, status: Status::Accepted, online: self.is_online(owner) };
         let bell = (owner == self.me).then(|| {
-            let expires_at = expires_at(mark.accepted_at, payment.expires_in);
             let entry = Entry { mark, expires_at, parcel: payment.parcel.clone() };
             Bell { client: payment.client.clone(), previous_at, awaited: *receipt, entry }
         });

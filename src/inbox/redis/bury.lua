@@ -9,11 +9,12 @@ if how == 'nack' then
   local no = fence(s, KEYS[1], KEYS[2], ARGV[6], tonumber(ARGV[7]), ARGV[8], seq, ARGV[9])
   if no then return no end
 end
-if not s or seq < 1 or seq > tonumber(s.last) then return 'none' end
+if not s then return 'none' end
+find_newest(s, KEYS[2])
+if seq < 1 or seq > tonumber(s.last) then return 'none' end
 local letter = redis.call('HGET', KEYS[4], ARGV[2])
 if letter then return 'kept ' .. letter_status(letter) end
 if seq <= tonumber(s.acked) then return 'kept acknowledged' end
-check_length(s, KEYS[2])
 place(s, KEYS[2], seq)
 local index = whole(seq - tonumber(s.acked) - 1)
 local entry, now = redis.call('LINDEX', KEYS[2], index), now_ms()

@@ -10,10 +10,10 @@ local now = now_ms()
 if now > tonumber(ARGV[5]) then return 'late' end
 if not s then
   local n = whole(now)
-  s = { born = n, epoch = n, last = '0', last_at = '0', acked = '0', acked_at = '0', bytes_in = '0',
-    gone = '0', bytes_gone = '0', tombs = '0', waits = '0', session = '0' }
+  s = { born = n, epoch = n, acked = '0', acked_at = '0', bytes_acked = '0', gone = '0', bytes_gone = '0',
+    tombs = '0', waits = '0', session = '0' }
 end
-check_length(s, KEYS[2])
+find_newest(s, KEYS[2])
 if since and s.owner and s.owner ~= '-' then
   local least = tonumber(ARGV[6])
   local wait = tonumber(since) + least - now

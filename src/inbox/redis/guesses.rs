@@ -13,69 +13,79 @@ use std::time::Duration;
 /// Of how many clients a guess is kept; then all are forgotten, and made anew.
 pub(crate) const MAX_GUESSES: usize = 1 << 14;
 
-/// A client's state as accepting sees it: what that changes, what it judges by, and all else as it is written.
-/// `state.lua` has the order of the fields.
+/// What accepting judges by: a client's state, and its newest payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Guess {
-    pub(super) last: Mark,
-    bytes_in: u64,
+    /// As it is written; `state.lua` has the order of its fields.
+    pub(super) state: Arc<str>,
+    acked: Seq,
     gone: u64,
     bytes_gone: u64,
-    /// From `acked` on.
-    rest: Arc<str>,
+    pub(super) newest: Newest,
+}
+
+/// A payment as the inbox' last entry tells of it, up to the parcel; or the last one that left an empty inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Newest {
+    pub(super) mark: Mark,
+    pub(super) expires_at: u64,
+    /// Of all parcels up to this one.
+    bytes: u64,
 }
 
 impl Guess {
-    /// Reads a state; `None` if it is none.
+    /// Reads the state of a client whose inbox is empty; `None` if it is none.
     pub(super) fn parse(state: &str) -> Option<Guess> {
         // At every acknowledgement, so at bytes: looking for characters takes several times as long.
         fn cut(text: &str) -> Option<(u64, &str)> {
             let (number, rest) = text.split_at(text.bytes().position(|byte| byte == b' ')?);
             Some((number.parse().ok()?, &rest[1..]))
         }
-        let (seq, line) = cut(state.strip_prefix("2 ")?)?;
+        let (acked, line) = cut(state.strip_prefix("3 ")?)?;
         let (accepted_at, line) = cut(line)?;
-        let (bytes_in, rest) = cut(line)?;
-        let (_acked, line) = cut(rest)?;
+        let (bytes, line) = cut(line)?;
         let (gone, line) = cut(line)?;
         let (bytes_gone, line) = cut(line)?;
-        let last = Mark { seq: Seq(seq), accepted_at };
-        let whole = line.bytes().filter(|&byte| byte == b' ').count() == 7;
-        whole.then(|| Guess { last, bytes_in, gone, bytes_gone, rest: rest.into() })
+        let acked = Seq(acked);
+        let newest = Newest { mark: Mark { seq: acked, accepted_at }, expires_at: 0, bytes };
+        let whole = line.bytes().filter(|&byte| byte == b' ').count() == 6;
+        whole.then(|| Guess { state: state.into(), acked, gone, bytes_gone, newest })
     }
 
-    /// Appends it as it lies in Redis.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
-        out.push(b'2');
-        for number in [self.last.seq.0, self.last.accepted_at, self.bytes_in] {
-            out.push(b' ');
-            push_number(out, number);
-        }
-        out.push(b' ');
-        out.extend_from_slice(self.rest.as_bytes());
+    /// Reads what Redis says that accepting a payment has come to: `seq accepted_at expires_at bytes state`.
+    pub(super) fn parse_accepted(line: &str) -> Option<Guess> {
+        let mut words = line.splitn(5, ' ');
+        let mut number = || words.next()?.parse().ok();
+        let mark = Mark { seq: Seq(number()?), accepted_at: number()? };
+        let newest = Newest { mark, expires_at: number()?, bytes: number()? };
+        Some(Guess { newest, ..Guess::parse(words.next()?)? })
     }
 
-    /// Appends what stands before the parcel in the entry of the payment that made it so.
-    pub(super) fn write_entry_head(&self, expires_at: u64, out: &mut Vec<u8>) {
-        for number in [self.last.seq.0, self.last.accepted_at, expires_at, self.bytes_in] {
-            push_number(out, number);
-            out.push(b' ');
+    /// Appends what the inbox' last entry begins with; nothing where the inbox is empty.
+    pub(super) fn write_newest(&self, out: &mut Vec<u8>) {
+        let Newest { mark, expires_at, bytes } = self.newest;
+        if mark.seq > self.acked {
+            for number in [mark.seq.0, mark.accepted_at, expires_at, bytes] {
+                push_number(out, number);
+                out.push(b' ');
+            }
         }
     }
 
     /// `node/boot`, or `-`.
     pub(super) fn owner(&self) -> &str {
-        self.rest.rsplit(' ').next().unwrap_or("-")
+        self.state.rsplit(' ').next().unwrap_or("-")
     }
 
     /// What it is after one more payment, as `accept.lua` has it; `None` where that finds the inbox full.
     fn after(&self, payment: &Payment, now_ms: u64, most_payments: u64) -> Option<Guess> {
-        let bytes = u64::try_from(payment.parcel.as_bytes().len()).ok()?;
-        let bytes_in = self.bytes_in.checked_add(bytes)?;
-        let fits = self.last.seq.0.checked_sub(self.gone)? < most_payments
-            && bytes_in.checked_sub(self.bytes_gone)? <= MAX_INBOX_BYTES;
-        let last = Mark { seq: self.last.seq.next(), accepted_at: self.last.accepted_at.max(now_ms) };
-        fits.then(|| Guess { last, bytes_in, ..self.clone() })
+        let before = self.newest;
+        let bytes = before.bytes.checked_add(u64::try_from(payment.parcel.as_bytes().len()).ok()?)?;
+        let fits = before.mark.seq.0.checked_sub(self.gone)? < most_payments
+            && bytes.checked_sub(self.bytes_gone)? <= MAX_INBOX_BYTES;
+        let mark = Mark { seq: before.mark.seq.next(), accepted_at: before.mark.accepted_at.max(now_ms) };
+        let newest = Newest { mark, expires_at: expires_at(mark.accepted_at, payment.expires_in), bytes };
+        fits.then(|| Guess { newest, ..self.clone() })
     }
 }
 
@@ -86,7 +96,7 @@ pub(super) struct Step {
 }
 
 /// When a payment that was accepted then is not delivered any more; 0: never.
-pub(super) fn expires_at(accepted_at: u64, life: Option<Duration>) -> u64 {
+fn expires_at(accepted_at: u64, life: Option<Duration>) -> u64 {
     let life = life.map(|life| u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
     life.map_or(0, |life| accepted_at.saturating_add(life))
 }
@@ -123,12 +133,14 @@ impl Guesses {
         guesses.insert(client.clone(), guess);
     }
 
-    /// The same for a client to whom this node gives payments; what it knows of others would be of no use.
-    pub(super) fn refresh(&self, client: &ClientId, guess: impl FnOnce() -> Option<Guess>) {
+    /// This is the state of a client now; what this node has put into its inbox stays true. For a client to whom it
+    /// gives payments only: what it knows of others would be of no use.
+    pub(super) fn refresh(&self, client: &ClientId, state: impl FnOnce() -> Option<Guess>) {
         if let Some(known) = self.0.lock().get_mut(client)
-            && let Some(guess) = guess()
+            && let Some(state) = state()
         {
-            *known = guess;
+            let newest = if known.newest.mark.seq > state.acked { known.newest } else { state.newest };
+            *known = Guess { newest, ..state };
         }
     }
 
@@ -146,18 +158,44 @@ mod tests {
     use crate::inbox::redis::connection::Pipeline;
     use crate::inbox::redis::reply::texts;
 
-    const STATE: &str = "2 97 1795566751018 28215 90 91 28000 1 1795566751000 0 17 18 1 a0 n1/b0";
+    const STATE: &str = "3 90 1795566751000 27900 91 28000 1 0 17 18 1 a0 n1/b0";
     const LIMIT: u64 = 40;
 
-    #[test]
-    fn a_state_is_written_as_it_was_read() {
+    fn newest(guess: &Guess) -> String {
         let mut out = Vec::new();
-        let guess = Guess::parse(STATE).expect("a state");
-        guess.write(&mut out);
-        assert_eq!((String::from_utf8_lossy(&out).as_ref(), guess.owner()), (STATE, "n1/b0"));
-        for none in ["", "2", "junk", &STATE.replacen('2', "3", 1), &STATE[..STATE.len() - 6], &format!("{STATE} 1")] {
+        guess.write_newest(&mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    #[test]
+    fn what_is_newest_is_written_as_it_was_read() {
+        let empty = Guess::parse(STATE).expect("a state");
+        assert_eq!((newest(&empty).as_str(), empty.owner(), empty.newest.mark.seq), ("", "n1/b0", Seq(90)));
+        let entry = "97 1795566751018 0 28215 ";
+        let guess = Guess::parse_accepted(&format!("{entry}{STATE}")).expect("what accepting says");
+        assert_eq!((newest(&guess).as_str(), guess.owner(), &*guess.state), (entry, "n1/b0", STATE));
+        for none in ["", "3", "junk", &STATE.replacen('3', "2", 1), &STATE[..STATE.len() - 6], &format!("{STATE} 1")] {
             assert_eq!(Guess::parse(none), None, "{none}");
+            assert_eq!(Guess::parse_accepted(&format!("{entry}{none}")), None, "{none}");
+            assert_eq!(Guess::parse_accepted(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn an_acknowledgement_leaves_what_came_after_it() {
+        let guesses = Guesses::default();
+        let known = || guesses.0.lock().get(&client("01")).cloned().expect("known");
+        guesses.learn(&client("01"), Guess::parse_accepted(&format!("97 5 0 28215 {STATE}")).expect("a guess"));
+        for (state, newest_then) in [
+            ("3 96 5 28100 96 28100 0 0 17 18 1 a0 n1/b0", "97 5 0 28215 "),
+            ("3 97 5 28215 97 28215 0 0 17 18 1 a0 n1/b0", ""),
+            // Of one that this node knows nothing of.
+            ("3 99 7 30000 99 30000 0 0 17 18 1 a0 n1/b0", ""),
+        ] {
+            guesses.refresh(&client("01"), || Guess::parse(state));
+            assert_eq!((newest(&known()).as_str(), &*known().state), (newest_then, state));
+        }
+        assert_eq!(known().newest.mark, Mark { seq: Seq(99), accepted_at: 7 });
     }
 
     #[test]
@@ -175,17 +213,34 @@ mod tests {
         random.next() % end
     }
 
-    /// A state that might be, near every limit.
-    fn state(random: &mut Random, me: &str, now_ms: u64) -> String {
-        let last = below(random, 1000);
+    /// A state that might be, near every limit, and the inbox beside it.
+    fn state(random: &mut Random, me: &str, now_ms: u64) -> (String, Vec<String>) {
+        let (acked, held) = (below(random, 1000), below(random, 4));
+        let last = acked + held;
         let gone = last.saturating_sub(below(random, LIMIT + 3));
         let bytes_gone = below(random, 1 << 40);
         // With room for one payment to the byte, and one byte less.
         let room = payment("a", None, "1").parcel.as_bytes().len() as u64;
-        let bytes_in = bytes_gone + random.pick(&[0, 1000, MAX_INBOX_BYTES - room, MAX_INBOX_BYTES - room + 1]);
+        let bytes = bytes_gone + random.pick(&[0, 1000, MAX_INBOX_BYTES - room, MAX_INBOX_BYTES - room + 1]);
         let last_at = now_ms - 2 + below(random, 4);
         let owner = *random.pick(&[me, "-", "n2/0123456789abcdef"]);
-        format!("2 {last} {last_at} {bytes_in} {gone} {gone} {bytes_gone} 0 17 0 7 8 1 token {owner}")
+        let state = format!("3 {acked} {last_at} {bytes} {gone} {bytes_gone} 0 0 7 8 1 token {owner}");
+        (state, (acked + 1..=last).map(|seq| format!("{seq} {last_at} 0 {bytes} x")).collect())
+    }
+
+    /// What a node may think of that: often the truth.
+    fn thought(random: &mut Random, state: &str, inbox: &[String]) -> Guess {
+        let empty = Guess::parse(state).expect("a state");
+        let Newest { mark, bytes, .. } = empty.newest;
+        let says = |entry: &String| Guess::parse_accepted(&format!("{} {state}", entry.trim_end_matches(" x")));
+        let truth = inbox.last().and_then(says).unwrap_or_else(|| empty.clone());
+        // One was acknowledged, or accepted, of which it has not heard; or the same seq was given to another payment.
+        let other = Newest {
+            mark: Mark { seq: truth.newest.mark.seq.max(mark.seq.next()), ..mark },
+            expires_at: 0,
+            bytes: bytes + 1,
+        };
+        random.pick(&[truth.clone(), truth.clone(), truth.clone(), empty, Guess { newest: other, ..truth }]).clone()
     }
 
     /// The whole of it rests on this: a node that does the sum comes to what the script comes to.
@@ -196,10 +251,13 @@ mod tests {
         let (now_ms, mut random, mut guessed) = (1_795_566_751_018, Random::new(7), 0);
         for round in 0..400 {
             let names = [format!("a{round}"), format!("b{round}")];
-            let (line, prints) = (state(&mut random, &inbox.me, now_ms), below(&mut random, 4));
+            let ((line, entries), prints) = (state(&mut random, &inbox.me, now_ms), below(&mut random, 4));
             let print_of = |name: &str| payment(name, Some("old"), "1").parcel.fingerprint();
             for name in &names {
                 server.ask::<()>(&["SET", &Server::key(name, "state"), &line]);
+                for entry in &entries {
+                    server.ask::<()>(&["RPUSH", &Server::key(name, "inbox"), entry]);
+                }
                 // Of this payment, of another one, or of an earlier life.
                 let (born, print) = match prints {
                     0 => continue,
@@ -230,24 +288,22 @@ mod tests {
                 assert_eq!(words.len(), deposits.len(), "{line}: {reply:?}");
                 let in_full = |(word, step): (String, Option<Step>)| match step {
                     Some(Step { before, after }) if word.is_empty() => {
-                        let mut state = Vec::new();
-                        after.write(&mut state);
                         guessed += 1;
-                        format!("accepted {} {}", before.last.accepted_at, String::from_utf8_lossy(&state))
+                        format!("accepted {} {}{}", before.newest.mark.accepted_at, newest(&after), after.state)
                     }
                     _ => word,
                 };
                 words.into_iter().zip(steps).map(in_full).collect::<Vec<_>>()
             };
-            inbox.guesses.learn(&client(&names[0]), Guess::parse(&line).expect("a state"));
+            inbox.guesses.learn(&client(&names[0]), thought(&mut random, &line, &entries));
             let [by_guess, by_script] = names.each_ref().map(|name| said(name));
-            assert_eq!(by_guess, by_script, "{line} {kinds:?}");
+            assert_eq!(by_guess, by_script, "{line} {entries:?} {kinds:?}");
             let [left, right] = names.each_ref().map(|name| {
                 let get = |key| server.ask::<Option<String>>(&["GET", &Server::key(name, key)]);
                 let list: Vec<String> = server.ask(&["LRANGE", &Server::key(name, "inbox"), "0", "-1"]);
                 (["state", "id:old", "id:new"].map(get), list)
             });
-            assert_eq!(left, right, "{line} {kinds:?}");
+            assert_eq!(left, right, "{line} {entries:?} {kinds:?}");
         }
         assert!(guessed > 200, "few were guessed: {guessed}");
     }

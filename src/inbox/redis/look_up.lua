@@ -11,7 +11,9 @@ if KEYS[4] then
   if not s or life ~= s.born then seq = nil end
 end
 local n = tonumber(seq)
-if not s or not n or n < 1 or n > tonumber(s.last) then return { 'none' } end
+if not s or not n or n < 1 then return { 'none' } end
+find_newest(s, KEYS[2])
+if n > tonumber(s.last) then return { 'none' } end
 local letter = redis.call('HGET', KEYS[3], seq)
 if letter then return { 'found', seq, letter_status(letter), letter, s.owner, '' } end
 if n <= tonumber(s.acked) then return { 'found', seq, 'acknowledged', '', s.owner, '' } end

@@ -44,7 +44,7 @@ use super::{
     Ask, Backlog, Booked, Deposit, Error, Found, Health, Inbox, Letters, MAX_PER_CALL, Note, Owner, Query, Reading,
     Record, Retired, Retry, Session, Status, Stored, Tended, Token, Which,
 };
-use crate::doorbell::{Hint, parse_entry};
+use crate::doorbell::Hint;
 use crate::metrics::{InboxMeters, LineMeters};
 use crate::payment::{ClientId, Seq};
 use accepting::is_seen_by_payments_only;
@@ -58,7 +58,7 @@ use names::Names;
 use parking_lot::Mutex;
 use redis::Value;
 use replicas::Replicas;
-use reply::{Counts, Looked, bytes, number, read_found, read_slice, senseless, text, texts};
+use reply::{Counts, Looked, number, read_found, read_slice, senseless, text, texts};
 use scripts::{Script, Scripts};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -182,23 +182,23 @@ impl RedisInbox {
         (replies, behind)
     }
 
-    fn record_of(&self, replies: &[Result<Value, Error>]) -> Result<Option<Record>, Error> {
-        let [state, beside, oldest] = replies else { return Err(senseless("too few replies")) };
-        let Some(state) = text(state.as_ref().map_err(Clone::clone)?) else { return Ok(None) };
-        let counts = Counts::read(&state)?;
+    fn record_of(&self, reply: &Value) -> Result<Option<Record>, Error> {
+        let words = texts(reply);
+        let [_, state, held, oldest_at, since, address] = &words[..] else {
+            return if words == ["none"] { Ok(None) } else { Err(senseless("no record")) };
+        };
+        let counts = Counts::read(state, number(held)?)?;
         let owner = counts.owner;
-        let oldest = oldest.as_ref().map_err(Clone::clone)?;
-        let beside = texts(beside.as_ref().map_err(Clone::clone)?);
         let owner = owner.split_once('/').filter(|_| self.lease.is_alive(owner)).map(|(node, _)| Owner {
             node: node.to_owned(),
-            since: beside.first().and_then(|since| since.parse().ok()).unwrap_or(0),
-            address: beside.get(1).cloned().unwrap_or_default(),
+            since: since.parse().unwrap_or(0),
+            address: address.clone(),
         });
         Ok(Some(Record {
-            last: Seq(counts.last),
+            last: Seq(counts.last()),
             acked: Seq(counts.acked),
             pending: counts.pending(),
-            oldest_pending_at: bytes(oldest).and_then(parse_entry).map(|e| e.entry.mark.accepted_at),
+            oldest_pending_at: oldest_at.parse().ok(),
             dead_letters: counts.dead_letters(),
             owner,
         }))
@@ -315,18 +315,14 @@ impl Inbox for RedisInbox {
     }
 
     fn records(&self, clients: &[ClientId]) -> Vec<Result<Option<Record>, Error>> {
-        let mut records = Vec::with_capacity(clients.len());
-        for clients in clients.chunks(MAX_PER_CALL) {
-            let mut pipeline = Pipeline::default();
-            for client in clients {
-                let keys = self.names.client(client);
-                pipeline.command(&[b"GET", keys.key("state").as_bytes()]);
-                pipeline.command(&[b"HMGET", keys.key("beside").as_bytes(), b"since", b"address"]);
-                pipeline.command(&[b"LINDEX", keys.key("inbox").as_bytes(), b"0"]);
-            }
-            records.extend(self.questions.call(&pipeline).chunks(3).map(|replies| self.record_of(replies)));
-        }
-        records
+        let push = |pipeline: &mut Pipeline, client: &ClientId| {
+            let keys = self.names.client(client);
+            let names = ["state", "inbox", "beside"].map(|name| keys.key(name));
+            self.scripts.record.call(pipeline, &names.each_ref().map(|name| name.as_bytes()), &[]);
+        };
+        let record = |reply: Result<Value, Error>| self.record_of(&reply?);
+        let calls = clients.chunks(MAX_PER_CALL);
+        calls.flat_map(|clients| self.call(&self.questions, clients, push)).map(record).collect()
     }
 
     fn waiting(&self, after: Option<&ClientId>, most: usize) -> Result<Vec<ClientId>, Error> {

@@ -8,7 +8,7 @@ local s = load_state(redis.call('GET', KEYS[1]))
 local seq = tonumber(ARGV[4])
 local no = fence(s, KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), ARGV[3], seq, ARGV[5])
 if no then return { no } end
-check_length(s, KEYS[2])
+find_newest(s, KEYS[2])
 local from = math.max(seq - tonumber(s.acked), 0)
 local upto, upto_at, due = ARGV[4], ARGV[5], {}
 if from == 0 then upto, upto_at = s.acked, s.acked_at end

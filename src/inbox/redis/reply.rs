@@ -133,10 +133,11 @@ pub(super) fn senseless(what: &str) -> Error {
     Error::Corrupt(format!("Redis says {:?}", what.chars().take(100).collect::<String>()))
 }
 
-/// What a client's state tells of its payments; `state.lua` has the order of its fields.
+/// What a client's state and the length of its inbox tell of its payments; `state.lua` has the order of the fields.
 pub(super) struct Counts<'a> {
-    pub(super) last: u64,
     pub(super) acked: u64,
+    /// How many places the inbox has.
+    held: u64,
     gone: u64,
     tombs: u64,
     /// `node/boot`, or `-`.
@@ -144,17 +145,20 @@ pub(super) struct Counts<'a> {
 }
 
 impl Counts<'_> {
-    pub(super) fn read(line: &str) -> Result<Counts<'_>, Error> {
-        let words: Vec<&str> = line.split(' ').collect();
-        let ["2", last, _, _, acked, gone, _, tombs, _, _, _, _, _, _, owner] = words[..] else {
-            return Err(senseless(line));
+    pub(super) fn read(state: &str, held: u64) -> Result<Counts<'_>, Error> {
+        let words: Vec<&str> = state.split(' ').collect();
+        let ["3", acked, _, _, gone, _, tombs, _, _, _, _, _, owner] = words[..] else {
+            return Err(senseless(state));
         };
-        let (last, acked, gone, tombs) = (number(last)?, number(acked)?, number(gone)?, number(tombs)?);
-        Ok(Counts { last, acked, gone, tombs, owner })
+        Ok(Counts { acked: number(acked)?, held, gone: number(gone)?, tombs: number(tombs)?, owner })
+    }
+
+    pub(super) fn last(&self) -> u64 {
+        self.acked.saturating_add(self.held)
     }
 
     pub(super) fn pending(&self) -> u64 {
-        self.last.saturating_sub(self.acked).saturating_sub(self.tombs)
+        self.held.saturating_sub(self.tombs)
     }
 
     pub(super) fn dead_letters(&self) -> u64 {

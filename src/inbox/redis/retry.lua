@@ -6,7 +6,7 @@ local letter = s and redis.call('HGET', KEYS[3], ARGV[1])
 if not letter then return { 'none' } end
 local status = letter_status(letter)
 if status ~= 'refused' and status ~= 'expired' then return { 'kept', status } end
-check_length(s, KEYS[2])
+find_newest(s, KEYS[2])
 redis.call('ZCARD', KEYS[4])
 forget_words(KEYS[3], KEYS[5], now, tonumber(ARGV[2]), s.acked)
 local entry = letter_entry(letter)

@@ -46,6 +46,7 @@ pub(super) struct Scripts {
     pub(super) read_and_mend: Script,
     pub(super) forget_id: Script,
     pub(super) look_up: Script,
+    pub(super) record: Script,
     pub(super) retire: Script,
     pub(super) bury: Script,
     pub(super) sent: Script,
@@ -74,6 +75,7 @@ impl Scripts {
             read: looking(include_str!("read.lua")),
             read_and_mend: draining(include_str!("read.lua")),
             look_up: looking(&[DEAD, include_str!("look_up.lua")].concat()),
+            record: looking(include_str!("record.lua")),
             forget_id: draining(include_str!("forget_id.lua")),
             retire: draining(include_str!("retire.lua")),
             bury: draining(&[&grace, DEAD, include_str!("bury.lua")].concat()),
@@ -88,7 +90,7 @@ impl Scripts {
         }
     }
 
-    fn all(&self) -> [&Script; 14] {
+    fn all(&self) -> [&Script; 15] {
         [
             &self.accept,
             &self.claim,
@@ -97,6 +99,7 @@ impl Scripts {
             &self.read,
             &self.read_and_mend,
             &self.look_up,
+            &self.record,
             &self.forget_id,
             &self.retire,
             &self.bury,

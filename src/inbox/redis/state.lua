@@ -1,26 +1,25 @@
 -- The state of one client: how it is written, and who may speak for it. Goes before every script
 -- but accept.lua, which is the hot one and takes the line apart itself.
 --
--- 2 last last_at bytes_in acked gone bytes_gone tombs acked_at waits born epoch session token owner
---   2                 the version of this format
---   last, last_at     the newest payment's seq and accepted_at
---   bytes_in          of all parcels that ever entered
+-- 3 acked acked_at bytes_acked gone bytes_gone tombs waits born epoch session token owner
+--   3                 the version of this format
+--   acked, acked_at   seq and accepted_at of the newest payment that left the inbox
+--   bytes_acked       of all parcels up to that one
 --   gone, bytes_gone  how many payments count no more: acknowledged, or dead letters that were purged or put back;
 --                     and the bytes of their parcels. So last - gone wait or are held as dead letters
---   acked, acked_at   seq and accepted_at of the newest one that left the inbox
 --   tombs             dead letters' places between acked and last
 --   waits             how many `wait:<seq>` fields stand in the hash beside
 --   born, epoch       when this client was first seen; when its numbering began (Unix ms)
 --   session, token    the newest claim: its number, and its proof ('-' if the store had lost what it saw)
 --   owner             node/boot that holds it, or '-' if it was released
--- What accepting changes stands first, so that the rest is copied as one piece: taking all fields
--- apart and putting them together again costs Redis more than the commands themselves.
+-- The newest payment of all (last, last_at, and bytes_in of all parcels up to it) is the inbox's last, and where that is
+-- empty the one acked names: so accepting appends to the inbox, and writes nothing else. See find_newest().
 local function load_state(text)
   if not text then return nil end
   local s = {}
-  s.last, s.last_at, s.bytes_in, s.acked, s.gone, s.bytes_gone, s.tombs, s.acked_at, s.waits, s.born, s.epoch,
-    s.session, s.token, s.owner = string.match(text,
-    '^2 (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%S+)$')
+  s.acked, s.acked_at, s.bytes_acked, s.gone, s.bytes_gone, s.tombs, s.waits, s.born, s.epoch, s.session, s.token,
+    s.owner = string.match(text,
+    '^3 (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%S+)$')
   if not s.owner then error('the state of a client is not readable') end
   return s
 end
@@ -29,8 +28,8 @@ end
 local function whole(number) return string.format('%.0f', number) end
 
 local function save_state(key, s)
-  redis.call('SET', key, table.concat({ '2', s.last, s.last_at, s.bytes_in, s.acked, s.gone, s.bytes_gone,
-    s.tombs, s.acked_at, s.waits, s.born, s.epoch, s.session, s.token, s.owner }, ' '))
+  redis.call('SET', key, table.concat({ '3', s.acked, s.acked_at, s.bytes_acked, s.gone, s.bytes_gone, s.tombs,
+    s.waits, s.born, s.epoch, s.session, s.token, s.owner }, ' '))
 end
 
 -- A message is only a hint: that it cannot be sent must not stop a script half-way.
@@ -41,9 +40,13 @@ local function now_ms()
   return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 end
 
--- Whether the list holds what the state says: else this client is stopped, loudly.
-local function check_length(s, inbox)
-  if redis.call('LLEN', inbox) ~= tonumber(s.last) - tonumber(s.acked) then
+-- Reads which payment is the newest. Where the list is not as long as that says, this client is stopped, loudly.
+local function find_newest(s, inbox)
+  local count, entry = redis.call('LLEN', inbox), redis.call('LINDEX', inbox, '-1')
+  s.last, s.last_at, s.bytes_in = s.acked, s.acked_at, s.bytes_acked
+  if entry then s.last, s.last_at, s.bytes_in = string.match(entry, '^(%d+) (%d+) %S+ (%d+) ') end
+  if not s.last then error('an inbox holds what is no payment') end
+  if count ~= tonumber(s.last) - tonumber(s.acked) then
     error('an inbox holds another number of payments than its state says')
   end
 end
@@ -64,15 +67,15 @@ local function drop_tombs(s, inbox)
     while heads[count + 1] and is_tomb(heads[count + 1]) do count = count + 1 end
     if count == 0 then return end
     redis.call('LTRIM', inbox, whole(count), -1)
-    s.acked_at = string.match(heads[count], '^%d+ (%d+)')
+    s.acked_at, s.bytes_acked = string.match(heads[count], '^%d+ (%d+) %S+ (%d+) ')
     s.acked, s.tombs = whole(tonumber(s.acked) + count), whole(math.max(tonumber(s.tombs) - count, 0))
   end
 end
 
--- Seq, accepted_at and the bytes up to a payment between acked and last.
+-- accepted_at of a payment behind acked, and the bytes up to it; nil where the inbox does not reach so far.
 local function place(s, inbox, seq)
   local entry = redis.call('LINDEX', inbox, whole(seq - tonumber(s.acked) - 1))
-  if not entry then error('an inbox lacks a payment that its state names') end
+  if not entry then return nil end
   local n, at, bytes = string.match(entry, '^(%d+) (%d+) %S+ (%d+) ')
   if tonumber(n) ~= seq then error('an inbox holds a payment in another place') end
   return at, bytes
@@ -80,9 +83,7 @@ end
 
 -- Whether the store still knows a place that a session saw.
 local function knows(s, inbox, seq, at)
-  local last, acked = tonumber(s.last), tonumber(s.acked)
-  if seq > last then return false end
-  if seq == last then return s.last_at == at end
+  local acked = tonumber(s.acked)
   if seq == acked then return s.acked_at == at end
   return seq < acked or place(s, inbox, seq) == at
 end

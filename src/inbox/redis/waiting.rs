@@ -9,6 +9,7 @@ use super::reply::{Counts, number, senseless, text, texts};
 use crate::inbox::{Backlog, CALL_LIMIT, Error, Inbox, MAX_COUNTED, MAX_PER_CALL};
 use crate::payment::ClientId;
 use parking_lot::Mutex;
+use redis::Value;
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -140,12 +141,18 @@ pub(super) fn count(inbox: &RedisInbox) -> Result<Backlog, Error> {
 fn pending(inbox: &RedisInbox, clients: &[ClientId]) -> Vec<Result<u64, Error>> {
     let mut pipeline = Pipeline::default();
     for client in clients {
-        pipeline.command(&[b"GET", inbox.names.client(client).key("state").as_bytes()]);
+        let keys = inbox.names.client(client);
+        pipeline.command(&[b"GET", keys.key("state").as_bytes()]);
+        pipeline.command(&[b"LLEN", keys.key("inbox").as_bytes()]);
     }
-    let pending = |reply| match reply {
-        Ok(state) => Ok(text(&state).and_then(|line| Some(Counts::read(&line).ok()?.pending())).unwrap_or(0)),
-        Err(Error::Corrupt(_)) => Ok(0),
-        Err(error) => Err(error),
+    let pending = |replies: &[Result<Value, Error>]| match replies {
+        [Ok(state), Ok(Value::Int(held))] => Ok(text(state)
+            .and_then(|state| Some(Counts::read(&state, u64::try_from(*held).ok()?).ok()?.pending()))
+            .unwrap_or(0)),
+        replies => match replies.iter().find_map(|reply| reply.as_ref().err()) {
+            None | Some(Error::Corrupt(_)) => Ok(0),
+            Some(error) => Err(error.clone()),
+        },
     };
-    inbox.questions.call(&pipeline).into_iter().map(pending).collect()
+    inbox.questions.call(&pipeline).chunks(2).map(pending).collect()
 }
