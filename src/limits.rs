@@ -132,6 +132,7 @@ fn of_a_node() -> Vec<(&'static str, String)> {
     vec![
         ("doorbells that wait", count(router::MAX_BELLS)),
         ("bytes of those", bytes(router::MAX_BELL_BYTES)),
+        ("doorbells that are answered together", count(router::MAX_TAKEN)),
         ("broadcasts that wait", count(broadcast::MAX_WAITING)),
         ("bytes of these", bytes(broadcast::MAX_WAITING_BYTES)),
         ("key or secret, at least", format!("{} characters", auth::MIN_SECRET_CHARS)),

@@ -1,4 +1,7 @@
 //! Thread body of `router`: bells to sockets. It never waits for anything but the next bell.
+//!
+//! Where several wait it takes them together, and what is for one client goes out as one: so the more it is behind, the
+//! less each costs.
 
 use crate::client::Clients;
 use crate::client::connection::Connection;
@@ -14,8 +17,10 @@ use std::time::{Duration, Instant};
 const GAP: Duration = Duration::from_millis(5);
 /// The most bells in the queue.
 pub(crate) const MAX_BELLS: usize = 16 * 1024;
-/// The most bytes of them.
+/// The most bytes of them, and of those that the router has taken and not sent yet.
 pub(crate) const MAX_BELL_BYTES: usize = 64 << 20;
+/// The most that the router takes together.
+pub(crate) const MAX_TAKEN: usize = 4 * 1024;
 
 /// The bell queue's entrance.
 pub(crate) struct Bells {
@@ -87,28 +92,62 @@ impl Bells {
     }
 }
 
+impl Rung {
+    /// Takes what else waits. Whether [`Bells::stop`] stood behind it.
+    fn take_more(&self, taken: &mut VecDeque<Bell>) -> bool {
+        while taken.len() < MAX_TAKEN {
+            match self.queue.try_recv() {
+                Ok(Some(bell)) => taken.push_back(bell),
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// Rings at each client, which sends what the bells brought. `gap`: at which of them there is one.
+    fn send_all(&self, taken: &mut VecDeque<Bell>, clients: &Clients, mut gap: impl FnMut(Arc<Connection>)) {
+        // Those of one client stay in their order.
+        taken.make_contiguous().sort_by(|a, b| a.client.cmp(&b.client));
+        while let Some(first) = taken.front() {
+            let connection = clients.get(&first.client);
+            let count = taken.iter().take_while(|bell| bell.client == first.client).count();
+            let bytes = taken.iter().take(count).map(|bell| bell.entry.frame_bytes()).sum();
+            let bells = taken.drain(..count);
+            if let Some(connection) = connection
+                && connection.ring(bells)
+            {
+                gap(connection);
+            }
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The thread body: until [`Bells::stop`].
 pub(crate) fn run(rung: &Rung, clients: &Clients) {
     // All gaps are equally long, so they end in the order in which they began.
     let mut gaps: VecDeque<(Instant, Arc<Connection>)> = VecDeque::new();
-    loop {
+    let mut taken = VecDeque::new();
+    let mut is_over = false;
+    while !is_over {
         let bell = match gaps.front() {
             None => rung.queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some((end, _)) => rung.queue.recv_deadline(*end),
         };
         match bell {
             Ok(Some(bell)) => {
-                rung.bytes.fetch_sub(bell.entry.frame_bytes(), Ordering::Relaxed);
-                if let Some(connection) = clients.get(&bell.client)
-                    && connection.ring(bell)
-                    && gaps.len() < MAX_BELLS
-                {
-                    gaps.push_back((Instant::now() + GAP, connection));
-                }
+                taken.push_back(bell);
+                is_over = rung.take_more(&mut taken);
             }
-            Ok(None) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => is_over = true,
             Err(RecvTimeoutError::Timeout) => {}
         }
+        rung.send_all(&mut taken, clients, |connection| {
+            if gaps.len() < MAX_BELLS {
+                gaps.push_back((Instant::now() + GAP, connection));
+            }
+        });
         while gaps.front().is_some_and(|(end, _)| *end <= Instant::now()) {
             if let Some((_, connection)) = gaps.pop_front() {
                 connection.gap();

@@ -13,10 +13,30 @@ pub(crate) const SEND_BUFFER: usize = 64 << 10;
 /// # Errors
 ///
 /// The connection is lost.
-pub(crate) fn send_now(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<usize> {
+pub(crate) fn send_now(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    send_with(socket, bytes, SendFlags::empty())
+}
+
+/// The same, but the kernel may hold it back, 200 ms at most (tcp(7)), until more is sent or [`push`] is called: so that
+/// what follows each other at once goes out as one.
+///
+/// # Errors
+///
+/// The connection is lost.
+pub(crate) fn send_and_hold(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    send_with(socket, bytes, SendFlags::MORE)
+}
+
+/// Has the kernel send what it holds back.
+pub(crate) fn push(socket: &TcpStream) {
+    // Setting this does it, also where it was set before (tcp(7)).
+    let _ = socket.set_nodelay(true);
+}
+
+fn send_with(socket: &TcpStream, mut bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
     let all = bytes.len();
     while !bytes.is_empty() {
-        match send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        match send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL | flags) {
             Ok(n) => bytes = &bytes[n..],
             Err(rustix::io::Errno::AGAIN) => break,
             Err(rustix::io::Errno::INTR) => {}

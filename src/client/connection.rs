@@ -25,7 +25,7 @@ use crate::inbox::{Claim, Claimed, Error, Session, Slice, Stored, Token};
 use crate::metrics::{Metrics, Way};
 use crate::payment::{ClientId, Entry, Mark, Seq};
 use crate::receipts::Receipts;
-use crate::socket::send_now;
+use crate::socket::{push, send_and_hold, send_now};
 use booking::Booking;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
@@ -91,6 +91,8 @@ struct Inner {
     awaited: Seq,
     /// Its reader naps.
     napping: bool,
+    /// More is sent at once: the kernel holds back what is sent until then.
+    holding: bool,
 }
 
 /// How much of something the socket took.
@@ -127,6 +129,7 @@ impl Connection {
             booked: Booking::No,
             awaited: Seq(0),
             napping: false,
+            holding: false,
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since_ms = u64::try_from(now.as_millis()).unwrap_or(0);
@@ -234,18 +237,30 @@ impl Connection {
         }
     }
 
-    /// A doorbell rang. Whether a bell was kept ahead of its turn: see [`Connection::gap`].
-    pub(crate) fn ring(self: &Arc<Self>, bell: Bell) -> bool {
+    /// Its doorbell rang, so often. Whether a bell was kept ahead of its turn: see [`Connection::gap`].
+    pub(crate) fn ring(self: &Arc<Self>, bells: impl ExactSizeIterator<Item = Bell>) -> bool {
         let mut inner = self.inner.lock();
-        if inner.closed.is_some() {
-            return false;
+        inner.holding = bells.len() > 1;
+        let mut was_kept = false;
+        for bell in bells {
+            if inner.closed.is_some() {
+                break;
+            }
+            if bell.awaited {
+                inner.awaited = inner.awaited.max(bell.entry.mark.seq);
+            }
+            was_kept |= self.ring_locked(&mut inner, bell);
         }
-        if bell.awaited {
-            inner.awaited = inner.awaited.max(bell.entry.mark.seq);
-        }
-        let was_kept = self.ring_locked(&mut inner, bell);
+        self.let_go(&mut inner);
         self.wake_if_pressing(&mut inner);
         was_kept
+    }
+
+    /// What was held back goes out.
+    fn let_go(&self, inner: &mut Inner) {
+        if std::mem::take(&mut inner.holding) {
+            push(&self.stream);
+        }
     }
 
     fn ring_locked(self: &Arc<Self>, inner: &mut Inner, bell: Bell) -> bool {
@@ -305,6 +320,7 @@ impl Connection {
     pub(crate) fn catch_up(self: &Arc<Self>, slice: &Slice) {
         let mut inner = self.inner.lock();
         inner.delivery.left_inbox(slice.acked);
+        inner.holding = slice.entries.len() > 1;
         let mut whole = true;
         for entry in &slice.entries {
             if inner.closed.is_some() {
@@ -325,6 +341,7 @@ impl Connection {
                 }
             }
         }
+        self.let_go(&mut inner);
         if whole {
             inner.delivery.passed(slice.upto);
         }
@@ -470,7 +487,8 @@ impl Connection {
         if !inner.rest.is_empty() {
             return Took::Nothing;
         }
-        match send_now(&self.stream, frame) {
+        let sent = if inner.holding { send_and_hold(&self.stream, frame) } else { send_now(&self.stream, frame) };
+        match sent {
             Ok(n) if n == frame.len() => Took::All,
             Ok(0) => Took::Nothing,
             Ok(n) => {
