@@ -129,6 +129,47 @@ fn an_inbox_that_is_gone_is_a_store_that_lost_its_writes() {
 }
 
 #[test]
+fn what_a_lost_payment_was_called_is_not_another_ones_name() {
+    let world = World::open(Home::Redis);
+    world.try_post("01", Some("wx-1"), "1").expect("accepted");
+    let lost = world.try_post("01", Some("wx-2"), "1").expect("accepted").mark;
+    world.server().ask::<()>(&["DEL", &Server::key("01", "inbox")]);
+    eventually("the store's clock goes on", || world.inbox.now_ms() > lost.accepted_at);
+    let others = [world.post("01"), world.post("01")];
+    assert_eq!(others[1].seq, lost.seq);
+    let query = || Query { client: client("01"), which: Which::PaymentId(payment_id("wx-2")) };
+    assert_eq!(world.inbox.look_up(&[query()]).remove(0), Ok(None));
+    let again = world.try_post("01", Some("wx-2"), "1").expect("accepted");
+    assert_eq!((again.duplicate, again.mark.seq), (false, others[1].seq.next()));
+    assert_eq!(world.inbox.look_up(&[query()]).remove(0).expect("an answer").expect("known").seq, again.mark.seq);
+}
+
+#[test]
+fn an_inbox_without_its_dead_letters_places_stops_its_client() {
+    let world = World::open(Home::Redis);
+    let [_, second] = [world.post("01"), world.post("01")];
+    world.inbox.refuse(&client("01"), second.seq, "operator").expect("refused");
+    world.server().ask::<()>(&["DEL", &Server::key("01", "inbox")]);
+    let before = world.server().image("01");
+    let outcomes = [world.try_post("01", None, "1").map(|_| ()), world.book_one(claim("01")).map(|_| ())];
+    for outcome in outcomes.into_iter().chain([world.inbox.retire(&client("01"), false).map(|_| ())]) {
+        assert!(matches!(outcome, Err(Error::Corrupt(_))), "{outcome:?}");
+    }
+    assert_eq!(world.server().image("01"), before, "half-changed");
+    assert_eq!(world.inbox.retire(&client("01"), true), Ok(Retired::Done), "it can be discarded");
+}
+
+#[test]
+fn junk_that_ends_like_a_dead_letters_place_is_none() {
+    let world = World::open(Home::Redis);
+    let marks = [world.post("01"), world.post("01"), world.post("01")];
+    world.server().ask::<()>(&["LSET", &Server::key("01", "inbox"), "1", "junk -"]);
+    let outcome = world.inbox.refuse(&client("01"), marks[0].seq, "operator");
+    assert_eq!(outcome, Ok(Some((Status::Refused, true))));
+    assert_eq!(world.record("01").expect("known").pending, 2);
+}
+
+#[test]
 fn what_is_no_payment_of_ours_is_not_acknowledged_away() {
     let world = World::open(Home::Redis);
     // As many as there should be, but others.

@@ -8,8 +8,7 @@
 --             '1' where this node waits for the receipt
 -- Before it stand most_payments, most_bytes (of parcels) and channel_prefix: an argument costs more than a constant.
 -- Says of each '' (accepted as guessed), 'accepted previous_at seq accepted_at expires_at bytes state' (the numbers are
--- the new entry's), 'duplicate seq at status owner' (the status as in look_up.lua), 'full',
--- 'reused', or 'error why'.
+-- the new entry's), 'duplicate seq at status owner' (the status as in look_up.lua), 'full', 'reused', or 'error why'.
 --
 -- Accepting is a sum over the state, the newest payment and the clock. A node that knows them does the sum itself, and
 -- has it stored if they are that indeed: this costs Redis half. For all else there is accept().
@@ -51,18 +50,23 @@ end
 
 local function accept(state_key, inbox, id, text, parcel, print, life, awaited)
   local state = text or '3 0 0 0 0 0 0 0 ' .. now .. ' ' .. now .. ' 0 - -'
-  local acked, acked_at, bytes_acked, gone, bytes_gone, owner =
-    string.match(state, '^3 (%d+) (%d+) (%d+) (%d+) (%d+) %d+ %d+ %d+ %d+ %d+ %S+ (%S+)$')
+  local acked, acked_at, bytes_acked, gone, bytes_gone, tombs, owner =
+    string.match(state, '^3 (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) %d+ %d+ %d+ %d+ %S+ (%S+)$')
   if not owner then error('the state of a client is not readable') end
   local last, last_at, bytes_in = acked, acked_at, bytes_acked
   local count, newest = redis.call('LLEN', inbox), redis.call('LINDEX', inbox, '-1')
   if newest then last, last_at, bytes_in = string.match(newest, '^(%d+) (%d+) %S+ (%d+) ') end
-  if not last or last - acked ~= count then error('an inbox holds what is no payment, or not as many as it should') end
+  if not last or last - acked ~= count or count < tonumber(tombs) then
+    error('an inbox holds what is no payment, or not as many as it should')
+  end
   local born = id and born_at(state)
   if id then
     local seq, at, life_of, print_of = string.match(redis.call('GET', id) or '', '^(%d+) (%d+) (%d+) (%x+)$')
+    local known = life_of == born and tonumber(seq) <= tonumber(last)
+    local entry = known and tonumber(seq) > tonumber(acked)
+      and redis.call('LINDEX', inbox, string.format('%.0f', seq - acked - 1))
     -- One of an earlier life of this client, or of writes that the store lost, counts no more.
-    if life_of == born and tonumber(seq) <= tonumber(last) then
+    if known and (not entry or string.match(entry, '^%d+ (%d+)') == at) then
       if print_of ~= print then return 'reused' end
       local status = tonumber(seq) <= tonumber(acked) and 'acknowledged' or 'accepted'
       local letter = redis.call('HGET', beside(state_key, 'dead'), seq)
@@ -70,7 +74,6 @@ local function accept(state_key, inbox, id, text, parcel, print, life, awaited)
         status = string.match(letter, '^(%a+)')
         if status == 'retried' then status = status .. '/' .. string.match(letter, ' (%d+)$') end
       elseif status == 'accepted' then
-        local entry = redis.call('LINDEX', inbox, string.format('%.0f', seq - acked - 1))
         local expires_at = tonumber(string.match(entry or '', '^%d+ %d+ (%d+)') or 0)
         if expires_at > 0 and expires_at <= tonumber(now) then status = 'due' end
       end
@@ -98,7 +101,8 @@ end
 -- Puts an entry behind the newest one, if that is as guessed; nil where it is not, and nothing has changed.
 local function append(inbox, newest, entry)
   if newest == '' then
-    -- It says how many there are then: so an empty inbox need not be asked after.
+    -- It says how many there are then: so an empty inbox need not be asked after, unless it is much to push in vain.
+    if #entry > 4096 and redis.call('LLEN', inbox) > 0 then return nil end
     if redis.call('RPUSH', inbox, entry) == 1 then return true end
     redis.call('RPOP', inbox)
     return nil

@@ -13,7 +13,7 @@ use crate::payment::Entry;
 use redis::Value;
 use std::time::Instant;
 
-/// About how many bytes the script is given of a payment besides its parcel: names of keys, a state, and how two entries begin.
+/// About how many bytes the script is given of a payment besides its parcel: names of keys, a state, how entries begin.
 const BESIDE_PARCEL: usize = 512;
 
 impl RedisInbox {

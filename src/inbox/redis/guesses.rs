@@ -1,7 +1,7 @@
 //! What this node thinks of clients' states, so that it can do the sums of accepting for Redis.
 //!
 //! Redis' one thread is what all nodes share. Its script compares the guess with what is there: a wrong one, for another
-//! node or an operator had to do with the client, costs a comparison and nothing else. The truth stays in Redis.
+//! node or an operator had to do with the client, costs a comparison, or a push that is taken back. The truth stays in Redis.
 
 use crate::inbox::MAX_INBOX_BYTES;
 use crate::payment::{ClientId, Mark, Payment, Seq, push_number};

@@ -13,7 +13,7 @@
 --   session, token    the newest claim: its number, and its proof ('-' if the store had lost what it saw)
 --   owner             node/boot that holds it, or '-' if it was released
 -- The newest payment of all (last, last_at, and bytes_in of all parcels up to it) is the inbox's last, and where that is
--- empty the one acked names: so accepting appends to the inbox, and writes nothing else. See find_newest().
+-- empty the one acked names: so accepting appends to the inbox, and leaves the state alone. See find_newest().
 local function load_state(text)
   if not text then return nil end
   local s = {}
@@ -40,19 +40,21 @@ local function now_ms()
   return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 end
 
--- Reads which payment is the newest. Where the list is not as long as that says, this client is stopped, loudly.
+-- Reads which payment is the newest. Where the list is not as long as that says, or shorter than it has places of dead
+-- letters, this client is stopped, loudly. One that was emptied, or cut at its end, looks like a store that lost its
+-- writes.
 local function find_newest(s, inbox)
   local count, entry = redis.call('LLEN', inbox), redis.call('LINDEX', inbox, '-1')
   s.last, s.last_at, s.bytes_in = s.acked, s.acked_at, s.bytes_acked
   if entry then s.last, s.last_at, s.bytes_in = string.match(entry, '^(%d+) (%d+) %S+ (%d+) ') end
   if not s.last then error('an inbox holds what is no payment') end
-  if count ~= tonumber(s.last) - tonumber(s.acked) then
+  if count ~= tonumber(s.last) - tonumber(s.acked) or count < tonumber(s.tombs) then
     error('an inbox holds another number of payments than its state says')
   end
 end
 
 -- Whether a place is a dead letter's: `seq accepted_at 0 bytes -`. No parcel ends so.
-local function is_tomb(entry) return string.sub(entry, -2) == ' -' end
+local function is_tomb(entry) return string.find(entry, '^%d+ %d+ 0 %d+ %-$') ~= nil end
 
 local function parcel_bytes(entry)
   local prefix = string.match(entry, '^%d+ %d+ %S+ %d+ ')
