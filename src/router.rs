@@ -26,6 +26,7 @@ pub(crate) const MAX_TAKEN: usize = 4 * 1024;
 pub(crate) struct Bells {
     queue: Sender<Option<Bell>>,
     bytes: Arc<AtomicUsize>,
+    taken: Arc<AtomicUsize>,
     clients: Arc<Clients>,
 }
 
@@ -34,13 +35,16 @@ pub(crate) struct Bells {
 pub(crate) struct Rung {
     queue: Receiver<Option<Bell>>,
     bytes: Arc<AtomicUsize>,
+    /// How many are in the router's hands.
+    taken: Arc<AtomicUsize>,
 }
 
 /// Makes the bell queue.
 pub(crate) fn bells(clients: Arc<Clients>) -> (Bells, Rung) {
     let (bell_tx, bell_rx) = crossbeam_channel::bounded(MAX_BELLS);
-    let bytes = Arc::new(AtomicUsize::new(0));
-    (Bells { queue: bell_tx, bytes: Arc::clone(&bytes), clients }, Rung { queue: bell_rx, bytes })
+    let [bytes, taken] = [0; 2].map(|none| Arc::new(AtomicUsize::new(none)));
+    let bells = Bells { queue: bell_tx, bytes: Arc::clone(&bytes), taken: Arc::clone(&taken), clients };
+    (bells, Rung { queue: bell_rx, bytes, taken })
 }
 
 impl Bells {
@@ -83,7 +87,7 @@ impl Bells {
 
     /// How many bells wait for the router.
     pub(crate) fn waiting(&self) -> usize {
-        self.queue.len()
+        self.queue.len() + self.taken.load(Ordering::Relaxed)
     }
 
     /// Ends the router behind what is in its queue.
@@ -107,6 +111,7 @@ impl Rung {
 
     /// Rings at each client, which sends what the bells brought. `gap`: at which of them there is one.
     fn send_all(&self, taken: &mut VecDeque<Bell>, clients: &Clients, mut gap: impl FnMut(Arc<Connection>)) {
+        self.taken.store(taken.len(), Ordering::Relaxed);
         // Those of one client stay in their order.
         taken.make_contiguous().sort_by(|a, b| a.client.cmp(&b.client));
         while let Some(first) = taken.front() {
@@ -120,6 +125,7 @@ impl Rung {
                 gap(connection);
             }
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.taken.fetch_sub(count, Ordering::Relaxed);
         }
     }
 }

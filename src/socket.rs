@@ -17,8 +17,8 @@ pub(crate) fn send_now(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     send_with(socket, bytes, SendFlags::empty())
 }
 
-/// The same, but the kernel may hold it back, 200 ms at most (tcp(7)), until more is sent or [`push`] is called: so that
-/// what follows each other at once goes out as one.
+/// The same, but the kernel may hold back what does not fill a segment, some 200 ms long (`TCP_CORK` in tcp(7)), until more
+/// is sent or [`push`] is called: so that what follows each other at once goes out together.
 ///
 /// # Errors
 ///

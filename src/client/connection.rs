@@ -91,8 +91,10 @@ struct Inner {
     awaited: Seq,
     /// Its reader naps.
     napping: bool,
-    /// More is sent at once: the kernel holds back what is sent until then.
+    /// More is sent at once: the kernel may hold back what is sent until then.
     holding: bool,
+    /// It may have.
+    held_back: bool,
 }
 
 /// How much of something the socket took.
@@ -130,6 +132,7 @@ impl Connection {
             awaited: Seq(0),
             napping: false,
             holding: false,
+            held_back: false,
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since_ms = u64::try_from(now.as_millis()).unwrap_or(0);
@@ -258,7 +261,8 @@ impl Connection {
 
     /// What was held back goes out.
     fn let_go(&self, inner: &mut Inner) {
-        if std::mem::take(&mut inner.holding) {
+        inner.holding = false;
+        if std::mem::take(&mut inner.held_back) {
             push(&self.stream);
         }
     }
@@ -487,6 +491,7 @@ impl Connection {
         if !inner.rest.is_empty() {
             return Took::Nothing;
         }
+        inner.held_back |= inner.holding;
         let sent = if inner.holding { send_and_hold(&self.stream, frame) } else { send_now(&self.stream, frame) };
         match sent {
             Ok(n) if n == frame.len() => Took::All,
