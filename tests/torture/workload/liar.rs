@@ -90,8 +90,14 @@ impl Liar {
         }
     }
 
-    /// Reads one payment that it does not acknowledge, and then acknowledges more than there is.
+    /// Reads one payment that it does not acknowledge, and then acknowledges more than there is. Others come meanwhile,
+    /// for which its window has no room: they are what a node that believes it would lose.
     fn overstate(&mut self, seq: u64) {
+        if !self.read_one() {
+            return;
+        }
+        let until = Instant::now() + Duration::from_millis(self.first.random.within(50, 500));
+        self.first.steps(Acks::Never, until);
         if self.read_one() {
             overstate(&mut self.first, self.client, seq);
             self.shared.behaved(Fault::F55);
