@@ -224,7 +224,10 @@ fn the_expected_load_is_compared_with_the_memory() {
     let found = on_redis(&redis, &load("100000"));
     found.expect("memory", "warn", "raise maxmemory").expect_fit();
     let dir = TempDir::on_disk();
-    let found = doctor(&["--data-dir", dir.path().to_str().expect("UTF-8"), "--expect-clients", "1000000000"]);
+    let data_dir = dir.path().to_str().expect("UTF-8");
+    // More than any disk: a thousand million payments of a megabyte.
+    let load = ["--expect-clients", "1000000000", "--expect-pending", "1000000000", "--expect-size", "1000000"];
+    let found = doctor(&[&["--data-dir", data_dir][..], &load].concat());
     found.expect("room", "warn", "free some").expect("connections", "warn", "vm.max_map_count=4").expect_fit();
 }
 
