@@ -10,7 +10,7 @@ use crate::capacity::{self, Capacity};
 use crate::client::close_reason::CloseReason;
 use crate::client::connection::{Connection, Shared};
 use crate::client::reader::Reception;
-use crate::client::{Clients, catch_up, door};
+use crate::client::{Clients, catch_up, door, pinger};
 use crate::doorbell::{Hint, topic};
 use crate::drainer::{self, Drainer};
 use crate::framing::Framing;
@@ -276,7 +276,9 @@ impl Parts {
             heartbeat_secs: args.heartbeat.as_secs().max(1),
             stop: self.stop.1.clone(),
         };
-        threads.start("tender", move || tender::run(&tender))
+        threads.start("tender", move || tender::run(&tender))?;
+        let (clients, heartbeat, stop) = (Arc::clone(&self.clients), args.heartbeat, self.stop.1.clone());
+        threads.start("pinger", move || pinger::run(&clients, heartbeat, &stop))
     }
 }
 
@@ -353,7 +355,7 @@ impl Node {
         self.join(&["committer"], BOOK_SHARE);
         self.parts.drainer.stop();
         self.parts.bus.stop();
-        // Ends `tender` and `beat`.
+        // Ends `tender`, `pinger` and `beat`.
         drop(self.parts.stop.0);
         self.parts.inbox.leave();
         log::info!("stopped after {:.1} s", started.elapsed().as_secs_f64());

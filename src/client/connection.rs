@@ -31,7 +31,7 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::Thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -64,6 +64,8 @@ pub(crate) struct Connection {
     reader: Thread,
     /// A nap is over, and not all that came in it is handled.
     reading: AtomicBool,
+    /// Rounds of the pinger since a byte came.
+    silent_rounds: AtomicU32,
     inner: Mutex<Inner>,
 }
 
@@ -152,6 +154,7 @@ impl Connection {
             shared,
             reader: std::thread::current(),
             reading: AtomicBool::new(false),
+            silent_rounds: AtomicU32::new(0),
             inner,
         })
     }
@@ -181,6 +184,16 @@ impl Connection {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.inner.lock().closed.is_some()
+    }
+
+    /// A byte came from the client.
+    pub(crate) fn heard(&self) {
+        self.silent_rounds.store(0, Ordering::Relaxed);
+    }
+
+    /// A round of the pinger: in how many, with this one, no byte has come.
+    pub(crate) fn one_more_silent_round(&self) -> u32 {
+        self.silent_rounds.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
     /// What the bookkeeper is to claim, unless the connection has ended.

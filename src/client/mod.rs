@@ -6,6 +6,7 @@ pub(crate) mod connection;
 pub(crate) mod delivery;
 pub(crate) mod door;
 mod owed;
+pub(crate) mod pinger;
 pub(crate) mod reader;
 mod sent_before;
 pub(crate) mod words;

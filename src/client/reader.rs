@@ -2,14 +2,15 @@
 //!
 //! Reads frames, hands acknowledgements on, answers pings, and judges idleness: after an empty
 //! read, never by a timer, so that a node that was stopped for a while reads what came meanwhile
-//! before it calls anybody silent. While a client is busy acknowledging, naps between two reads.
+//! before it calls anybody silent. While a client is busy acknowledging, naps between two reads. Who is silent is asked
+//! for a word by `pinger`.
 
 use super::close_reason::CloseReason;
 use super::connection::{Connection, Shared};
 use super::{Caller, Clients};
 use crate::bookkeeper::{CLAIM_LIMIT, Item};
 use crate::doorstep::Step;
-use crate::frame::{ClientFrame, Hello, InvalidFrame, MAX_FRAME_BYTES, PING, PONG};
+use crate::frame::{ClientFrame, Hello, InvalidFrame, MAX_FRAME_BYTES, PONG};
 use crate::framing::{Framing, NoFrame};
 use crate::gate::Gate;
 use crate::payment::ClientId;
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 
 /// From connecting to the end of the first frame.
 pub(crate) const HELLO_LIMIT: Duration = Duration::from_secs(10);
-/// Heartbeats without a byte from a client until it counts as gone; it is pinged after each.
+/// Heartbeats without a byte from a client until it counts as gone; it is pinged after each but the last.
 pub(crate) const SILENT_HEARTBEATS: u32 = 3;
 /// How long a busy client's acknowledgements come together in its socket: so much work comes again if the node dies,
 /// besides that of the time until they are stored.
@@ -121,13 +122,12 @@ fn admit(reception: &Reception, hello: &Hello, peer: SocketAddr) -> Result<(Clie
 
 /// Everything after the hello. Returns why it ended, as far as this side knows.
 fn converse(reception: &Reception, connection: &Arc<Connection>, frames: &mut Frames) -> CloseReason {
-    if connection.stream().set_read_timeout(Some(reception.heartbeat)).is_err() {
+    if connection.stream().set_read_timeout(Some(reception.heartbeat * SILENT_HEARTBEATS)).is_err() {
         return CloseReason::Left;
     }
     // Nothing but naps is timed on this thread from here on. Without the slack they are only dearer.
     let slack = u64::try_from(NAP_SLACK.as_nanos()).ok().and_then(NonZeroU64::new);
     let _ = rustix::thread::set_current_timer_slack(slack);
-    let mut silent = 0;
     let (mut acks, mut acked_at, mut napped): (usize, Option<Instant>, _) = (0, None, false);
     loop {
         loop {
@@ -166,13 +166,9 @@ fn converse(reception: &Reception, connection: &Arc<Connection>, frames: &mut Fr
             acks = 0;
         }
         match frames.fill(connection.stream()) {
-            Filled::Some => silent = 0,
+            Filled::Some => connection.heard(),
             Filled::End => return CloseReason::Left,
-            Filled::Nothing if silent + 1 >= SILENT_HEARTBEATS => return CloseReason::IdleTimeout,
-            Filled::Nothing => {
-                silent += 1;
-                connection.say(PING);
-            }
+            Filled::Nothing => return CloseReason::IdleTimeout,
         }
     }
 }
