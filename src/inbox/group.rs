@@ -91,13 +91,14 @@ impl<J: Job> Group<J> {
             log::error!("a panic in a commit; its payments were answered as unknown");
         }
         let mut state = self.state.lock();
-        if state.jobs.is_empty() {
-            state.led = false;
-        } else {
-            state.handed_over = true;
-        }
+        state.handed_over = !state.jobs.is_empty();
+        state.led = state.handed_over;
+        // The committer has nothing to do where nothing is left over, but to end once the group is closed.
+        let is_waited_for = state.handed_over || state.closed;
         drop(state);
-        self.left_over.notify_one();
+        if is_waited_for {
+            self.left_over.notify_one();
+        }
     }
 
     /// The thread body of `committer`; returns once the group is closed and the list is empty.
@@ -272,6 +273,34 @@ mod tests {
             committer.join().expect("no panic");
         });
         assert_eq!(words(&told), HashMap::from([((2, "stored"), 1), ((3, "stored"), 1)]));
+    }
+
+    #[test]
+    fn the_committer_ends_behind_a_leader_that_was_at_work_when_the_group_was_closed() {
+        let (group, (tell, told)) = (Group::new(), unbounded());
+        let ((begun_tx, begun), (go, go_rx)) = (unbounded(), unbounded::<()>());
+        let slow = |jobs: Vec<Told>| {
+            begun_tx.send(()).expect("the test listens");
+            go_rx.recv_timeout(LONG).expect("told to go on");
+            store(jobs);
+        };
+        let (ended_tx, ended) = unbounded();
+        thread::scope(|scope| {
+            scope.spawn(|| group.put_all([Told::new(1, &tell)], slow));
+            begun.recv_timeout(LONG).expect("a round began");
+            group.close();
+            scope.spawn(|| {
+                group.commit(slow);
+                ended_tx.send(()).expect("the test listens");
+            });
+            assert!(ended.recv_timeout(Duration::from_millis(50)).is_err(), "a round is under way");
+            go.send(()).expect("the leader waits");
+            let has_ended = ended.recv_timeout(LONG);
+            // Where it has not, this lets it.
+            group.left_over.notify_one();
+            has_ended.expect("the committer ends");
+        });
+        assert_eq!(words(&told), HashMap::from([((1, "stored"), 1)]));
     }
 
     #[test]
