@@ -31,6 +31,8 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 const GATHER: Duration = Duration::from_millis(50);
 /// What is due within this is stored along with what is due now.
 const GRAIN: Duration = Duration::from_millis(8);
+/// So many of what gathers are stored along with it whenever they are due: a round of few costs as much.
+const FEW: usize = 16;
 /// From so many kept items on, releases go: a client that is not released is only said to be
 /// online until it comes back, or its node ends.
 const MAX_KEPT: usize = 100_000;
@@ -108,10 +110,13 @@ impl Book {
         self.gathering.lock().front().map(|(due, _)| *due)
     }
 
-    /// What was due before this.
-    fn take_due(&self, before: Instant) -> Vec<Item> {
+    /// What is due by then, and a few of the others along with it.
+    fn take_due(&self, by: Instant) -> Vec<Item> {
         let mut gathering = self.gathering.lock();
-        let count = gathering.iter().take_while(|(due, _)| *due <= before).count();
+        if gathering.front().is_none_or(|(due, _)| *due > by) {
+            return Vec::new();
+        }
+        let count = gathering.iter().zip(0..).take_while(|((due, _), nth)| *nth < FEW || *due <= by).count();
         gathering.drain(..count).map(|(_, connection)| Item::Words(connection)).collect()
     }
 }
