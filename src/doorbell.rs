@@ -63,8 +63,8 @@ impl Bell {
 /// What the inbox tells the node it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Hint {
-    /// A payment was stored for a client of this node.
-    Bell(Bell),
+    /// Payments were stored together for clients of this node.
+    Bells(Vec<Bell>),
     /// One may have been: compare this client with its inbox, if it is here.
     Check(ClientId),
     /// A payment became a dead letter by what this node did.

@@ -34,7 +34,7 @@ pub(crate) fn subscribe(
     let (bells, clients2, receipts) = (Arc::clone(bells), Arc::clone(clients), Arc::clone(receipts));
     bus.on(topic::DOORBELL, move |event| match event {
         Event::Message(message) => match Bell::parse(message.bytes) {
-            Some(bell) => bells.ring(bell),
+            Some(bell) => bells.ring(vec![bell]),
             None => log::debug!("a doorbell that is none"),
         },
         Event::Lost(_) => inbox.distrust(),

@@ -25,7 +25,7 @@ use crate::inbox::redis::{Options, RedisInbox, Target};
 use crate::inbox::{Durability, Inbox};
 use crate::metrics::{DeadLetters, Metrics};
 use crate::receipts::Receipts;
-use crate::router::{self, Bells, Rung};
+use crate::router::Bells;
 use crate::socket::SEND_BUFFER;
 use crate::tender::{self, Tender};
 use crate::{args, hearing, signals, thread};
@@ -144,7 +144,6 @@ struct Parts {
     inbox: Arc<dyn Inbox>,
     bus: Bus,
     bells: Arc<Bells>,
-    rung: Rung,
     clients: Arc<Clients>,
     receipts: Arc<Receipts>,
     metrics: Arc<Metrics>,
@@ -158,9 +157,8 @@ struct Parts {
 impl Parts {
     fn make(args: &ServeArgs, name: String, max_clients: usize) -> Result<Parts, StartError> {
         let clients = Arc::new(Clients::default());
-        let (bells, rung) = router::bells(Arc::clone(&clients));
+        let bells = Arc::new(Bells::new(Arc::clone(&clients)));
         let here = Arc::clone(&clients);
-        let bells = Arc::new(bells);
         let drainer = Drainer::new().map_err(|e| StartError::Failed(format!("cannot watch sockets: {e}")))?;
         let dead_letters = DeadLetters::default();
         let (inbox, bus) = open_store(args, &name, &bells, &dead_letters)?;
@@ -173,7 +171,6 @@ impl Parts {
             }),
             bus,
             bells,
-            rung,
             broadcasts: Arc::new(Broadcasts::new(Arc::clone(&clients), Arc::clone(&metrics))),
             clients,
             metrics,
@@ -240,8 +237,8 @@ impl Parts {
         threads.start("answers", move || hearing::answer(&questions, &bus, &clients, &name))?;
         let drainer = Arc::clone(&self.drainer);
         threads.start("drainer", move || drainer::run(&drainer))?;
-        let (rung, clients) = (self.rung.clone(), Arc::clone(&self.clients));
-        threads.start("router", move || router::run(&rung, &clients))?;
+        let bells = Arc::clone(&self.bells);
+        threads.start("router", move || bells.route())?;
         let broadcasts = Arc::clone(&self.broadcasts);
         threads.start("broadcasts", move || broadcasts.run())?;
         for _ in 0..CATCH_UPS {

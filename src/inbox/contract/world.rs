@@ -131,7 +131,9 @@ impl Drop for Server {
 pub(in crate::inbox) fn recorder(heard: &Arc<Mutex<Vec<String>>>) -> Box<dyn Fn(Hint) + Send + Sync> {
     let heard = Arc::clone(heard);
     Box::new(move |hint| match hint {
-        Hint::Bell(bell) => heard.lock().push(format!("bell {} {}", bell.client, bell.entry.mark.seq)),
+        Hint::Bells(bells) => {
+            heard.lock().extend(bells.iter().map(|bell| format!("bell {} {}", bell.client, bell.entry.mark.seq)))
+        }
         Hint::Died(client, seq, status) => heard.lock().push(format!("{} {client} {seq}", status.as_str())),
         Hint::Check(_) => {}
     })

@@ -225,7 +225,7 @@ impl Round<'_> {
         let online = self.holder(client).is_some();
         if online {
             let bell = Bell { client: client.clone(), previous_at, awaited: false, entry };
-            self.outcome.hints.push(Hint::Bell(bell));
+            self.outcome.bells.push(bell);
         }
         let accepted = Accepted { mark, duplicate: false, status: Status::Accepted, online };
         Ok(Acted::PutBack(accepted, payment_id))

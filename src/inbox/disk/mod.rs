@@ -189,8 +189,9 @@ impl DiskInbox {
     /// One round: bells before answers, and both after the fsync.
     fn run(&self, mut jobs: Vec<DiskJob>) {
         let failure = match self.transact(&mut jobs) {
-            Ok(Outcome { holders, hints, .. }) => {
+            Ok(Outcome { holders, bells, hints, .. }) => {
                 self.change_hands(holders);
+                (self.hint)(Hint::Bells(bells));
                 hints.into_iter().for_each(&self.hint);
                 None
             }

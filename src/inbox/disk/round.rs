@@ -62,6 +62,7 @@ pub(super) struct Outcome {
     pub(super) written: bool,
     pub(super) holders: HashMap<ClientId, Option<Arc<Holder>>>,
     /// What is told to this node, in order.
+    pub(super) bells: Vec<Bell>,
     pub(super) hints: Vec<Hint>,
 }
 
@@ -100,7 +101,7 @@ impl<'t> Round<'t> {
             words: transaction.open_table(WORDS)?,
             known: HashMap::new(),
             ids_added: 0,
-            outcome: Outcome { written: false, holders: HashMap::new(), hints: Vec::new() },
+            outcome: Outcome { written: false, holders: HashMap::new(), bells: Vec::new(), hints: Vec::new() },
         })
     }
 
@@ -231,7 +232,7 @@ impl<'t> Round<'t> {
         if online {
             let (client, awaited) = (client.clone(), pending.awaited);
             let bell = Bell { client, previous_at, awaited, entry: stored.entry };
-            self.outcome.hints.push(Hint::Bell(bell));
+            self.outcome.bells.push(bell);
         }
         Ok(mark)
     }

@@ -42,8 +42,9 @@ impl Dir {
             free_bytes: Box::new(move || Some(left.load(Ordering::Relaxed))),
         };
         let ring = move |hint: Hint| {
-            if let Hint::Bell(bell) = hint {
-                ring.lock().push(format!("bell {} {}", bell.client, bell.entry.mark.seq));
+            if let Hint::Bells(bells) = hint {
+                let bells = bells.iter().map(|bell| format!("bell {} {}", bell.client, bell.entry.mark.seq));
+                ring.lock().extend(bells);
             }
         };
         let inbox = DiskInbox::open_in(world, &self.0, options(inbox_limit), Box::new(ring), fail_loudly());
@@ -331,8 +332,8 @@ fn a_bell_names_the_payment_before() {
     let bells = Arc::new(Mutex::new(Vec::new()));
     let ring = bells.clone();
     let ring = Box::new(move |hint: Hint| {
-        if let Hint::Bell(bell) = hint {
-            ring.lock().push(bell.previous());
+        if let Hint::Bells(bells) = hint {
+            ring.lock().extend(bells.iter().map(|bell| bell.previous()));
         }
     });
     let inbox = DiskInbox::open(&dir.0, options(10), ring, fail_loudly()).expect("opens");

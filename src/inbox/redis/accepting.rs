@@ -40,7 +40,10 @@ impl RedisInbox {
         let each = deposits.iter().zip(steps.into_iter().zip(replies));
         let outcomes: Vec<_> = each.map(|(d, (step, reply))| self.read_accepted(d, step, reply)).collect();
         // All bells of a round ring before its answers are written: writing takes longer.
-        let outcomes: Vec<_> = deposits.iter().zip(outcomes).map(|(d, outcome)| self.ring(d, outcome)).collect();
+        let mut bells = Vec::new();
+        let outcomes: Vec<_> =
+            deposits.iter().zip(outcomes).map(|(d, outcome)| self.hint_of(d, outcome, &mut bells)).collect();
+        (self.hint)(Hint::Bells(bells));
         self.touched.note(deposits.iter().zip(&outcomes).filter(|(_, o)| o.is_ok()).map(|(d, _)| &d.payment.client));
         // What this Redis has taken is delivered in any case, but it is not promised yet.
         let promised = |outcome: Result<Accepted, Error>| outcome.and_then(|a| replicated.clone().map(|()| a));
@@ -57,13 +60,18 @@ impl RedisInbox {
         }
     }
 
-    /// Tells this node's clients what they may have missed otherwise.
-    fn ring(&self, deposit: &Deposit, outcome: Result<(Accepted, Option<Bell>), Error>) -> Result<Accepted, Error> {
+    /// Sees to it that this node's client misses nothing: by a bell, or else by a look into its inbox.
+    fn hint_of(
+        &self,
+        deposit: &Deposit,
+        outcome: Result<(Accepted, Option<Bell>), Error>,
+        bells: &mut Vec<Bell>,
+    ) -> Result<Accepted, Error> {
         let check = || (self.hint)(Hint::Check(deposit.payment.client.clone()));
         match outcome {
             Ok((accepted, bell)) => {
                 match bell {
-                    Some(bell) => (self.hint)(Hint::Bell(bell)),
+                    Some(bell) => bells.push(bell),
                     // The first answer to it may have been lost, and its bell with that.
                     None if accepted.duplicate && accepted.status == Status::Accepted => check(),
                     None => {}
