@@ -15,6 +15,7 @@ use super::Caller;
 use super::close_reason::CloseReason;
 use super::delivery::{Delivery, Next, Offer, Ring, Wanted};
 use super::owed::Owed;
+use super::pinger;
 use super::words::Words;
 use crate::bookkeeper::Book;
 use crate::doorbell::Bell;
@@ -194,6 +195,11 @@ impl Connection {
     /// A round of the pinger: in how many, with this one, no byte has come.
     pub(crate) fn one_more_silent_round(&self) -> u32 {
         self.silent_rounds.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// Whether every ping of this silence was due.
+    pub(crate) fn was_asked(&self) -> bool {
+        self.silent_rounds.load(Ordering::Relaxed) >= pinger::LAST_PING
     }
 
     /// What the bookkeeper is to claim, unless the connection has ended.

@@ -168,7 +168,9 @@ fn converse(reception: &Reception, connection: &Arc<Connection>, frames: &mut Fr
         match frames.fill(connection.stream()) {
             Filled::Some => connection.heard(),
             Filled::End => return CloseReason::Left,
-            Filled::Nothing => return CloseReason::IdleTimeout,
+            Filled::Nothing if connection.was_asked() => return CloseReason::IdleTimeout,
+            // This machine stood still, and nobody has asked yet.
+            Filled::Nothing => {}
         }
     }
 }
