@@ -1,6 +1,6 @@
 //! What this node does with what other nodes say: doorbells, takeovers, orders, broadcasts, questions.
 //!
-//! The handlers run on the subscriber's thread and only pass on; questions, whose answers need
+//! The handlers run on the subscriber's thread, pass on, and never wait; questions, whose answers need
 //! Redis, are answered on the thread `answers`.
 
 use crate::broadcast::Broadcasts;

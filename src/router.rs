@@ -51,15 +51,19 @@ struct State {
     over: bool,
 }
 
-/// Somebody's turn at routing; it ends with this, however it does.
+/// Somebody's turn at routing; it ends with this. A panic in it ends the process, whichever thread it is on.
 struct Turn<'a>(&'a Bells);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            log::error!("a panic while payments were sent; a restart is safer than half a node");
+            std::process::exit(1);
+        }
         let mut state = self.0.state.lock();
         state.routed = false;
         state.routed_at = Instant::now();
-        let has_more = !state.waiting.is_empty() || !state.gaps.is_empty() || state.over;
+        let has_more = !state.waiting.is_empty() || state.over;
         if has_more {
             self.0.wake(state);
         }
@@ -99,7 +103,9 @@ impl Bells {
         if bells.is_empty() {
             return;
         }
-        let is_single = bells.len() == 1;
+        // Who brings it must not wait for another that is at its client.
+        let may_be_sent =
+            bells.len() == 1 && self.clients.get(&bells[0].client).is_none_or(|connection| !connection.is_busy());
         let mut missed = Vec::new();
         let mut state = self.state.lock();
         if state.over {
@@ -115,7 +121,7 @@ impl Bells {
                 state.waiting.push_back(bell);
             }
         }
-        if is_idle && is_single && state.routed_at.elapsed() > APART {
+        if is_idle && may_be_sent && state.routed_at.elapsed() > APART {
             self.take_turn(state, &mut VecDeque::new());
         } else {
             self.wake(state);
@@ -201,8 +207,13 @@ impl Bells {
                 && connection.ring(bells)
             {
                 let mut state = self.state.lock();
+                let is_first = state.gaps.is_empty();
                 if state.gaps.len() < MAX_BELLS {
                     state.gaps.push_back((Instant::now() + GAP, connection));
+                }
+                if is_first {
+                    // The thread is to keep its time.
+                    self.wake(state);
                 }
             }
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);

@@ -202,6 +202,11 @@ impl Connection {
         self.silent_rounds.load(Ordering::Relaxed) >= pinger::LAST_PING
     }
 
+    /// Whether somebody is at it just now: who rings would have to wait.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.inner.is_locked()
+    }
+
     /// What the bookkeeper is to claim, unless the connection has ended.
     pub(crate) fn claim(&self, deadline: Instant) -> Option<Claim> {
         let inner = self.inner.lock();

@@ -61,7 +61,7 @@ pub(super) struct Outcome {
     /// Otherwise there is nothing to commit.
     pub(super) written: bool,
     pub(super) holders: HashMap<ClientId, Option<Arc<Holder>>>,
-    /// What is told to this node, in order.
+    /// What is told to this node: first these.
     pub(super) bells: Vec<Bell>,
     pub(super) hints: Vec<Hint>,
 }
