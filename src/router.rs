@@ -63,8 +63,7 @@ impl Drop for Turn<'_> {
         let mut state = self.0.state.lock();
         state.routed = false;
         state.routed_at = Instant::now();
-        let has_more = !state.waiting.is_empty() || state.over;
-        if has_more {
+        if !state.waiting.is_empty() || state.over {
             self.0.wake(state);
         }
     }

@@ -117,6 +117,19 @@ fn silence_has_so_many_heartbeats() {
 }
 
 #[test]
+fn who_says_something_within_a_heartbeat_is_not_pinged() {
+    let node = Node::with(Home::Embedded, &["--heartbeat", "2"]);
+    let mut client = node.client("01");
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(5) {
+        client.send_line(r#"{"type":"ping"}"#);
+        expect_pong(&mut client);
+        let next = client.next_of_any_kind(Instant::now() + Duration::from_millis(200));
+        assert!(matches!(next, Next::Silence), "{next:?}");
+    }
+}
+
+#[test]
 fn so_many_refusals_wait_for_the_store() {
     let node = Node::with(Home::Redis, &["--window", "65536"]);
     let most = limit("a client's words that wait for the store");
