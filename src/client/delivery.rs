@@ -1,6 +1,7 @@
 //! What one client gets next: live or behind, the window, what an ack may mean, bells out of
 //! order, takeovers. A state machine without I/O: who holds the client's lock asks it, sends what
-//! it says, and tells it what the socket took.
+//! it says, and tells it what the socket took. The sums are its parts': how much is on the wire is
+//! in `window`, the bells that came ahead of their turn in `early`.
 //!
 //! A client is *live* (the router sends what the bells bring) or *behind* (catch-up sends what
 //! the inbox holds). Whoever learns something about a client that is behind only notes a wish:
@@ -15,9 +16,14 @@
 //!                window full ──▶ behind: nobody      socket full ──▶ behind: drainer
 //! ```
 
+mod early;
+mod window;
+
 use crate::doorbell::Bell;
 use crate::payment::{Entry, Mark, Seq};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use early::Early;
+use std::collections::BTreeSet;
+use window::{OnWire, Window};
 
 /// The most bytes of unacknowledged frames on the wire; one frame always goes.
 pub(crate) const MAX_WINDOW_BYTES: usize = 1 << 20;
@@ -93,27 +99,19 @@ pub(crate) struct Acked {
     pub(crate) resume: bool,
 }
 
-struct OnWire {
-    mark: Mark,
-    bytes: usize,
-}
-
 /// The state of one connection's delivery.
 pub(crate) struct Delivery {
     phase: Phase,
-    window: usize,
+    window: Window,
     /// The newest payment whose last byte the socket took.
     sent: Mark,
     /// The frame that the socket took a part of.
     owed: Option<OnWire>,
-    on_wire: VecDeque<OnWire>,
-    bytes_on_wire: usize,
     /// The newest seq that anybody mentioned.
     newest: Seq,
     /// Somebody has reason to doubt what we know.
     check: bool,
-    early: BTreeMap<Seq, Bell>,
-    early_bytes: usize,
+    early: Early,
     /// Dead letters that were not sent yet: the bell of one may be on its way here.
     dead: BTreeSet<Seq>,
     /// The highest session that took this client over, heard of while claiming.
@@ -125,15 +123,12 @@ impl Delivery {
     pub(crate) fn new(window: usize) -> Delivery {
         Delivery {
             phase: Phase::Claiming,
-            window,
+            window: Window::new(window),
             sent: Mark::default(),
             owed: None,
-            on_wire: VecDeque::new(),
-            bytes_on_wire: 0,
             newest: Seq(0),
             check: false,
-            early: BTreeMap::new(),
-            early_bytes: 0,
+            early: Early::default(),
             dead: BTreeSet::new(),
             taken_by: 0,
             session: 0,
@@ -178,7 +173,7 @@ impl Delivery {
         if bell.previous() != self.sent {
             return self.doubt();
         }
-        if !self.has_room(bell.entry.frame_bytes()) {
+        if !self.window.has_room(bell.entry.frame_bytes()) {
             self.phase = Phase::WindowFull;
             return Ring::Nothing;
         }
@@ -190,15 +185,11 @@ impl Delivery {
     }
 
     fn keep(&mut self, bell: Bell) -> Ring {
-        let bytes = bell.entry.frame_bytes();
-        if self.early.len() >= MAX_EARLY || self.early_bytes + bytes > MAX_EARLY_BYTES {
-            self.fall_behind();
-            return Ring::CatchUp;
+        if self.early.keep(bell) {
+            return Ring::Kept;
         }
-        if self.early.insert(bell.entry.mark.seq, bell).is_none() {
-            self.early_bytes += bytes;
-        }
-        Ring::Kept
+        self.fall_behind();
+        Ring::CatchUp
     }
 
     /// The kept bell whose turn has come, if there is one.
@@ -206,9 +197,7 @@ impl Delivery {
         if self.phase != Phase::Live {
             return None;
         }
-        let bell = self.early.remove(&self.sent.seq.next())?;
-        self.early_bytes -= bell.entry.frame_bytes();
-        Some(bell)
+        self.early.take(self.sent.seq.next())
     }
 
     /// A moment has passed since a bell was kept. Whether the client is to go to catch-up.
@@ -222,8 +211,7 @@ impl Delivery {
 
     fn fall_behind(&mut self) {
         self.phase = Phase::CatchUp;
-        self.early.clear();
-        self.early_bytes = 0;
+        self.early = Early::default();
     }
 
     /// Somebody doubts what is known here. Whether the client is to go to catch-up for it.
@@ -244,8 +232,7 @@ impl Delivery {
         self.dead.retain(|seq| *seq > mark.seq);
         // One that died while its frame was owed was sent, but nothing waits for its ack.
         if !died {
-            self.bytes_on_wire += bytes;
-            self.on_wire.push_back(OnWire { mark, bytes });
+            self.window.add(OnWire { mark, bytes });
         }
     }
 
@@ -272,12 +259,7 @@ impl Delivery {
     /// What catch-up is to read. `None`: nothing, and the client is no longer its.
     pub(crate) fn wanted(&mut self) -> Option<Wanted> {
         let check = std::mem::take(&mut self.check);
-        let payments = self.window.saturating_sub(self.on_wire.len());
-        let bytes = if self.on_wire.is_empty() {
-            MAX_WINDOW_BYTES
-        } else {
-            MAX_WINDOW_BYTES.saturating_sub(self.bytes_on_wire)
-        };
+        let (payments, bytes) = self.window.room();
         if payments == 0 || bytes == 0 {
             if !check {
                 self.phase = Phase::WindowFull;
@@ -295,7 +277,7 @@ impl Delivery {
     pub(crate) fn offer(&self, entry: &Entry) -> Offer {
         if entry.mark.seq <= self.sent.seq || self.dead.contains(&entry.mark.seq) {
             Offer::Skip
-        } else if self.has_room(entry.frame_bytes()) {
+        } else if self.window.has_room(entry.frame_bytes()) {
             Offer::Send
         } else {
             Offer::WindowFull
@@ -312,10 +294,7 @@ impl Delivery {
 
     /// Everything up to here has left the inbox, though this client did not acknowledge all of it: then it is dead.
     pub(crate) fn left_inbox(&mut self, upto: Seq) {
-        while let Some(frame) = self.on_wire.front().filter(|frame| frame.mark.seq <= upto) {
-            self.bytes_on_wire -= frame.bytes;
-            self.on_wire.pop_front();
-        }
+        self.window.take_up_to(upto);
     }
 
     /// A slice is sent, as far as it went; `last` was the newest in the inbox when it was read.
@@ -333,8 +312,7 @@ impl Delivery {
     /// Live where nothing is left to do, else with whom it has to wait.
     fn settle(&mut self) -> Next {
         let left = self.newest > self.sent.seq;
-        let full = self.on_wire.len() >= self.window || self.bytes_on_wire >= MAX_WINDOW_BYTES;
-        self.phase = match (left, full) {
+        self.phase = match (left, self.window.is_full()) {
             _ if self.check => Phase::CatchUp,
             (false, _) => Phase::Live,
             (true, true) => Phase::WindowFull,
@@ -359,21 +337,13 @@ impl Delivery {
     /// The client says that everything up to `seq` is done. `None`: nothing new, or nothing that
     /// was sent.
     pub(crate) fn ack(&mut self, seq: Seq) -> Option<Acked> {
-        let mut mark = None;
-        while let Some(frame) = self.on_wire.front().filter(|frame| frame.mark.seq <= seq) {
-            mark = Some(frame.mark);
-            self.bytes_on_wire -= frame.bytes;
-            self.on_wire.pop_front();
-        }
-        let mark = mark?;
+        let mark = self.window.take_up_to(seq)?;
         Some(Acked { mark, resume: self.resume() })
     }
 
     /// The client refuses a payment. `None`: it was not sent on this connection, or is acknowledged.
     pub(crate) fn nack(&mut self, seq: Seq) -> Option<Acked> {
-        let at = self.on_wire.iter().position(|frame| frame.mark.seq == seq)?;
-        let OnWire { mark, bytes } = self.on_wire.remove(at)?;
-        self.bytes_on_wire -= bytes;
+        let mark = self.window.take(seq)?;
         Some(Acked { mark, resume: self.resume() })
     }
 
@@ -406,18 +376,13 @@ impl Delivery {
 
     /// What is on the wire and would be done with an ack of `seq`.
     pub(crate) fn covered(&self, seq: Seq) -> impl Iterator<Item = Mark> {
-        self.on_wire.iter().map(|frame| frame.mark).take_while(move |mark| mark.seq <= seq)
+        self.window.up_to(seq)
     }
 
-    fn has_room(&self, bytes: usize) -> bool {
-        self.on_wire.is_empty() || (self.on_wire.len() < self.window && self.bytes_on_wire + bytes <= MAX_WINDOW_BYTES)
-    }
-
-    /// Whether acknowledgements are needed soon, for there to be room: half of it is taken, or what is next waits for it.
+    /// Whether acknowledgements are needed soon, for there to be room: half of it is taken, or what is next waits for
+    /// it.
     pub(crate) fn needs_acks(&self) -> bool {
-        self.phase == Phase::WindowFull
-            || self.on_wire.len() >= self.window / 2
-            || self.bytes_on_wire >= MAX_WINDOW_BYTES / 2
+        self.phase == Phase::WindowFull || self.window.is_half_full()
     }
 
     /// The newest payment that was sent, or acknowledged before.
@@ -432,328 +397,9 @@ impl Delivery {
 
     /// For the log: the newest that was sent, and how many of it are not acknowledged.
     pub(crate) fn sent(&self) -> (Seq, usize) {
-        (self.sent.seq, self.on_wire.len())
+        (self.sent.seq, self.window.len())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::payment::{Channel, ClientId, Content, Payment};
-
-    const AT: u64 = 1_732_330_000_000;
-
-    fn mark(seq: u64) -> Mark {
-        if seq == 0 { Mark::default() } else { Mark { seq: Seq(seq), accepted_at: AT + seq } }
-    }
-
-    fn entry(seq: u64, bytes: usize) -> Entry {
-        let text = format!("\"{}\"", "x".repeat(bytes));
-        let content = Content::json_text(text.as_bytes()).expect("JSON");
-        let client = ClientId::parse("01").expect("valid");
-        let parcel = Payment::new(client, None, &Channel::default(), &content).parcel;
-        Entry { mark: mark(seq), expires_at: 0, parcel }
-    }
-
-    fn bell(seq: u64) -> Bell {
-        let client = ClientId::parse("01").expect("valid");
-        Bell { client, previous_at: mark(seq - 1).accepted_at, awaited: false, entry: entry(seq, 1) }
-    }
-
-    fn live(window: usize, at: u64) -> Delivery {
-        let mut delivery = Delivery::new(window);
-        assert_eq!(delivery.claimed(1, mark(at), mark(at)), Ok(Next::Stay));
-        delivery
-    }
-
-    /// Rings and lets the socket take what is to be sent.
-    fn pass(delivery: &mut Delivery, seq: u64) {
-        match delivery.ring(bell(seq)) {
-            Ring::Send(entry) => delivery.took(entry.mark, entry.frame_bytes()),
-            other => panic!("{seq}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_next_bell_is_sent_and_an_old_one_is_not() {
-        let mut delivery = live(256, 41);
-        pass(&mut delivery, 42);
-        assert_eq!(delivery.ring(bell(42)), Ring::Nothing);
-        assert_eq!(delivery.ring(bell(7)), Ring::Nothing);
-        pass(&mut delivery, 43);
-    }
-
-    #[test]
-    fn bells_that_overtake_each_other_are_put_in_order() {
-        let mut delivery = live(256, 0);
-        assert_eq!(delivery.ring(bell(3)), Ring::Kept);
-        assert_eq!(delivery.ring(bell(2)), Ring::Kept);
-        pass(&mut delivery, 1);
-        for seq in [2, 3] {
-            let kept = delivery.next_kept().expect("its turn");
-            assert_eq!(kept.entry.mark, mark(seq));
-            pass(&mut delivery, seq);
-        }
-        assert!(!delivery.gap_stands());
-        pass(&mut delivery, 4);
-    }
-
-    #[test]
-    fn a_gap_that_stands_goes_to_catch_up() {
-        let mut delivery = live(256, 0);
-        assert_eq!(delivery.ring(bell(2)), Ring::Kept);
-        assert!(delivery.gap_stands());
-        assert_eq!(delivery.wanted().expect("catch-up").after, mark(0));
-        assert_eq!(delivery.ring(bell(3)), Ring::Nothing);
-        for seq in 1..=2 {
-            assert_eq!(delivery.offer(&entry(seq, 1)), Offer::Send);
-            delivery.took(mark(seq), 100);
-        }
-        // The bell of 3 rang after the slice was read: it is not lost.
-        assert_eq!(delivery.finish_slice(mark(2)), Next::CatchUp);
-        delivery.took(mark(3), 100);
-        assert_eq!(delivery.finish_slice(mark(3)), Next::Stay);
-        pass(&mut delivery, 4);
-    }
-
-    #[test]
-    fn no_more_bells_are_kept_than_the_bound() {
-        let mut delivery = live(256, 0);
-        for seq in 2..2 + MAX_EARLY as u64 {
-            assert_eq!(delivery.ring(bell(seq)), Ring::Kept);
-        }
-        assert_eq!(delivery.ring(bell(99)), Ring::CatchUp);
-    }
-
-    #[test]
-    fn a_bell_after_another_predecessor_is_doubted() {
-        let mut delivery = live(256, 5);
-        let mut bell = bell(6);
-        bell.previous_at += 1;
-        assert_eq!(delivery.ring(bell), Ring::CatchUp);
-        assert_eq!(delivery.wanted().expect("a check").after, mark(5));
-    }
-
-    #[test]
-    fn a_number_that_was_given_again_is_doubted() {
-        let mut delivery = live(256, 5);
-        let mut again = bell(5);
-        again.entry.mark.accepted_at += 1;
-        assert_eq!(delivery.ring(again), Ring::CatchUp);
-    }
-
-    #[test]
-    fn past_the_window_nothing_is_sent_until_an_ack() {
-        let mut delivery = live(2, 0);
-        pass(&mut delivery, 1);
-        pass(&mut delivery, 2);
-        assert_eq!(delivery.ring(bell(3)), Ring::Nothing);
-        assert_eq!(delivery.ring(bell(4)), Ring::Nothing);
-        assert_eq!(delivery.ack(Seq(1)), Some(Acked { mark: mark(1), resume: true }));
-        assert_eq!(delivery.wanted().expect("room").payments, 1);
-        assert_eq!(delivery.offer(&entry(3, 1)), Offer::Send);
-        delivery.took(mark(3), 100);
-        assert_eq!(delivery.offer(&entry(4, 1)), Offer::WindowFull);
-        delivery.window_full();
-        assert_eq!(delivery.finish_slice(mark(4)), Next::Stay);
-        assert_eq!(delivery.ack(Seq(3)), Some(Acked { mark: mark(3), resume: true }));
-    }
-
-    #[test]
-    fn the_window_has_bytes_too_but_one_payment_always_goes() {
-        let mut delivery = live(256, 0);
-        let large = entry(1, 2 * MAX_WINDOW_BYTES);
-        assert_eq!(delivery.offer(&large), Offer::Send);
-        delivery.took(large.mark, large.frame_bytes());
-        assert_eq!(delivery.offer(&entry(2, 1)), Offer::WindowFull);
-        assert_eq!(delivery.ack(Seq(1)).map(|acked| acked.mark), Some(mark(1)));
-        assert_eq!(delivery.offer(&entry(2, 1)), Offer::Send);
-    }
-
-    #[test]
-    fn an_ack_counts_as_far_as_was_sent() {
-        let mut delivery = live(256, 41);
-        assert_eq!(delivery.ack(Seq(99)), None);
-        pass(&mut delivery, 42);
-        pass(&mut delivery, 43);
-        assert_eq!(delivery.ack(Seq(41)), None);
-        assert_eq!(delivery.ack(Seq(u64::MAX)), Some(Acked { mark: mark(43), resume: false }));
-        assert_eq!(delivery.ack(Seq(42)), None);
-        pass(&mut delivery, 44);
-        assert_eq!(delivery.ack(Seq(44)).map(|acked| acked.mark), Some(mark(44)));
-    }
-
-    #[test]
-    fn a_frame_counts_as_sent_with_its_last_byte() {
-        let mut delivery = live(256, 0);
-        let Ring::Send(first) = delivery.ring(bell(1)) else { panic!("the next one") };
-        delivery.blocked(Some((first.mark, first.frame_bytes())));
-        assert_eq!(delivery.ack(Seq(1)), None);
-        assert_eq!(delivery.ring(bell(2)), Ring::Nothing);
-        assert_eq!(delivery.drained(), (Some(mark(1)), Next::CatchUp));
-        assert_eq!(delivery.ack(Seq(1)).map(|acked| acked.mark), Some(mark(1)));
-        assert_eq!(delivery.wanted().expect("catch-up").after, mark(1));
-    }
-
-    #[test]
-    fn a_drained_client_with_nothing_left_is_live() {
-        let mut delivery = live(256, 0);
-        let Ring::Send(first) = delivery.ring(bell(1)) else { panic!("the next one") };
-        delivery.blocked(Some((first.mark, first.frame_bytes())));
-        assert_eq!(delivery.drained(), (Some(mark(1)), Next::Stay));
-        pass(&mut delivery, 2);
-    }
-
-    #[test]
-    fn a_frame_of_which_nothing_was_taken_is_read_again() {
-        let mut delivery = live(256, 0);
-        assert!(matches!(delivery.ring(bell(1)), Ring::Send(_)));
-        delivery.blocked(None);
-        assert_eq!(delivery.drained(), (None, Next::CatchUp));
-        assert_eq!(delivery.wanted().expect("catch-up").after, mark(0));
-    }
-
-    #[test]
-    fn acks_are_needed_from_half_a_window_on_or_where_the_next_does_not_fit() {
-        let mut delivery = live(8, 0);
-        (1..=3).for_each(|seq| pass(&mut delivery, seq));
-        assert!(!delivery.needs_acks());
-        pass(&mut delivery, 4);
-        assert!(delivery.needs_acks());
-        assert!(delivery.ack(Seq(4)).is_some());
-        assert!(!delivery.needs_acks());
-        let large = entry(5, MAX_WINDOW_BYTES / 2);
-        delivery.took(large.mark, large.frame_bytes());
-        assert!(delivery.needs_acks());
-
-        let mut delivery = live(8, 0);
-        pass(&mut delivery, 1);
-        let mut larger = bell(2);
-        larger.entry = entry(2, MAX_WINDOW_BYTES);
-        assert_eq!(delivery.ring(larger), Ring::Nothing);
-        assert!(delivery.needs_acks());
-    }
-
-    #[test]
-    fn what_rings_while_claiming_is_fetched_after_it() {
-        let mut delivery = Delivery::new(256);
-        assert_eq!(delivery.ring(bell(3)), Ring::Nothing);
-        assert_eq!(delivery.claimed(1, mark(2), mark(2)), Ok(Next::CatchUp));
-    }
-
-    #[test]
-    fn the_higher_session_stays_in_whatever_order_things_arrive() {
-        let mut delivery = Delivery::new(256);
-        assert!(!delivery.taken_over(7));
-        assert_eq!(delivery.claimed(6, mark(0), mark(0)), Err(()));
-
-        let mut delivery = Delivery::new(256);
-        assert!(!delivery.taken_over(5));
-        assert_eq!(delivery.claimed(6, mark(0), mark(0)), Ok(Next::Stay));
-        assert!(!delivery.taken_over(6));
-        assert!(delivery.taken_over(7));
-    }
-
-    #[test]
-    fn a_bell_from_nowhere_costs_one_look() {
-        let mut delivery = live(256, 5);
-        let mut forged = bell(6);
-        forged.entry.mark.seq = Seq(1_000_000);
-        assert_eq!(delivery.ring(forged), Ring::Kept);
-        assert!(delivery.gap_stands());
-        assert!(delivery.wanted().is_some());
-        assert_eq!(delivery.finish_slice(mark(5)), Next::Stay);
-        pass(&mut delivery, 6);
-    }
-
-    #[test]
-    fn what_lies_behind_a_slice_may_be_dead_and_is_passed() {
-        let mut delivery = live(256, 0);
-        assert_eq!(delivery.ring(bell(4)), Ring::Kept);
-        assert!(delivery.gap_stands());
-        assert!(delivery.wanted().is_some());
-        delivery.took(mark(1), 100);
-        delivery.passed(mark(3));
-        assert_eq!(delivery.finish_slice(mark(3)), Next::Stay);
-        pass(&mut delivery, 4);
-        assert_eq!(delivery.ack(Seq(2)).map(|acked| acked.mark), Some(mark(1)), "dead ones are never acknowledged");
-    }
-
-    #[test]
-    fn a_nack_is_for_one_that_was_sent_and_makes_room() {
-        let mut delivery = live(2, 0);
-        pass(&mut delivery, 1);
-        pass(&mut delivery, 2);
-        assert_eq!(delivery.ring(bell(3)), Ring::Nothing);
-        assert_eq!(delivery.nack(Seq(3)), None);
-        assert_eq!(delivery.nack(Seq(2)), Some(Acked { mark: mark(2), resume: true }));
-        assert_eq!(delivery.nack(Seq(2)), None, "once");
-        assert_eq!(delivery.wanted().expect("room").after, mark(2));
-        assert_eq!(delivery.ack(Seq(2)).map(|acked| acked.mark), Some(mark(1)), "those before it stay pending");
-    }
-
-    #[test]
-    fn one_that_died_elsewhere_is_not_sent_and_holds_no_place() {
-        let mut delivery = live(1, 0);
-        pass(&mut delivery, 1);
-        assert_eq!(delivery.ring(bell(2)), Ring::Nothing);
-        assert!(delivery.died(Seq(1)), "there is room again");
-        assert!(delivery.wanted().is_some());
-        assert_eq!(delivery.finish_slice(mark(1)), Next::Stay);
-
-        let mut delivery = live(2, 0);
-        assert!(delivery.died(Seq(1)), "it is looked at");
-        assert!(delivery.wanted().is_some());
-        assert_eq!(delivery.finish_slice(mark(0)), Next::Stay);
-        assert_eq!(delivery.ring(bell(1)), Ring::CatchUp, "its bell comes late");
-        assert!(delivery.wanted().is_some());
-        delivery.passed(mark(1));
-        assert_eq!(delivery.finish_slice(mark(1)), Next::Stay);
-        pass(&mut delivery, 2);
-    }
-
-    #[test]
-    fn what_died_after_it_was_read_is_not_sent() {
-        let mut delivery = live(256, 0);
-        assert_eq!(delivery.ring(bell(3)), Ring::Kept);
-        assert!(delivery.gap_stands());
-        assert!(delivery.wanted().is_some());
-        // The slice with 1, 2 and 3 is on its way when word of 2 comes.
-        assert!(!delivery.died(Seq(2)), "catch-up has it already");
-        let offers = [1, 2, 3].map(|seq| {
-            let offer = delivery.offer(&entry(seq, 1));
-            if offer == Offer::Send {
-                delivery.took(mark(seq), 100);
-            }
-            offer
-        });
-        assert_eq!(offers, [Offer::Send, Offer::Skip, Offer::Send]);
-        delivery.passed(mark(3));
-        assert_eq!(delivery.finish_slice(mark(3)), Next::CatchUp, "what was heard is compared with the inbox");
-        assert_eq!(delivery.wanted().expect("a check").after, mark(3));
-        assert_eq!(delivery.finish_slice(mark(3)), Next::Stay);
-        pass(&mut delivery, 4);
-    }
-
-    #[test]
-    fn what_left_the_inbox_holds_no_place() {
-        let mut delivery = live(1, 0);
-        pass(&mut delivery, 1);
-        assert!(!delivery.wish_check() || delivery.wanted().is_some());
-        delivery.left_inbox(Seq(1));
-        assert_eq!(delivery.finish_slice(mark(1)), Next::Stay);
-        pass(&mut delivery, 2);
-    }
-
-    #[test]
-    fn a_check_is_made_even_where_the_window_is_full() {
-        let mut delivery = live(1, 0);
-        pass(&mut delivery, 1);
-        assert_eq!(delivery.ring(bell(2)), Ring::Nothing);
-        assert!(delivery.wish_check());
-        assert!(!delivery.wish_check(), "catch-up has it already");
-        assert_eq!(delivery.wanted(), Some(Wanted { after: mark(1), payments: 0, bytes: 0 }));
-        assert_eq!(delivery.finish_slice(mark(2)), Next::Stay);
-        assert_eq!(delivery.ack(Seq(1)), Some(Acked { mark: mark(1), resume: true }));
-    }
-}
+mod tests;
