@@ -19,8 +19,10 @@ impl Early {
         if self.bells.len() >= MAX_EARLY || self.bytes + bytes > MAX_EARLY_BYTES {
             return false;
         }
-        if self.bells.insert(bell.entry.mark.seq, bell).is_none() {
-            self.bytes += bytes;
+        self.bytes += bytes;
+        // A number that was given again rings twice, and not with the same payment.
+        if let Some(before) = self.bells.insert(bell.entry.mark.seq, bell) {
+            self.bytes -= before.entry.frame_bytes();
         }
         true
     }

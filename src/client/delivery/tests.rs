@@ -88,6 +88,21 @@ fn no_more_bells_are_kept_than_the_bound() {
 }
 
 #[test]
+fn a_kept_bell_that_rings_again_with_a_larger_payment_counts_once() {
+    let mut delivery = live(256, 0);
+    assert_eq!(delivery.ring(bell(2)), Ring::Kept);
+    let larger = || Bell { entry: entry(2, MAX_EARLY_BYTES / 4), ..bell(2) };
+    assert_eq!([delivery.ring(larger()), delivery.ring(larger())], [Ring::Kept, Ring::Kept]);
+    pass(&mut delivery, 1);
+    assert_eq!(delivery.next_kept().map(|kept| kept.entry), Some(larger().entry));
+    pass(&mut delivery, 2);
+    // All the room is there again.
+    for seq in 4..7 {
+        assert_eq!(delivery.ring(Bell { entry: entry(seq, MAX_EARLY_BYTES / 4), ..bell(seq) }), Ring::Kept);
+    }
+}
+
+#[test]
 fn a_bell_after_another_predecessor_is_doubted() {
     let mut delivery = live(256, 5);
     let mut bell = bell(6);
