@@ -210,7 +210,13 @@ fn open_and_refused_connections_are_counted(home: Home) {
     };
     let (http, tcp) = (r#"payrelay_connections_open{door="http"}"#, r#"payrelay_connections_open{door="tcp"}"#);
     eventually("only who asks is there", || told(http) == 1);
-    let mut held = vec![node.http_client(), node.http_client()];
+    // Each has asked something: of one that is silent for half a second a newcomer may get the place.
+    let one_more = || {
+        let mut http = node.http_client();
+        http.send("GET", "/healthz", &[], b"").expect(200);
+        http
+    };
+    let mut held = vec![one_more(), one_more()];
     eventually("three are open", || told(http) == 3);
 
     let clients = [node.client("01"), node.client("02")];
@@ -221,7 +227,7 @@ fn open_and_refused_connections_are_counted(home: Home) {
     eventually("both have left", || told(tcp) == 0);
 
     assert_eq!(told(r#"payrelay_connections_refused_total{door="http"}"#), 0);
-    held.push(node.http_client());
+    held.push(one_more());
     eventually("four are open", || told(http) == 4);
     let refused = node.http_client().answer();
     assert_eq!(refused.status, 503, "{}", refused.show());
