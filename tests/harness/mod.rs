@@ -97,6 +97,20 @@ pub fn eventually_some<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T 
     found.expect("the condition held")
 }
 
+/// Takes turns until so many in a row took less than `limit`, and fails with `what` where that is not soon.
+///
+/// For what must not wait, where a test cannot tell how fast the machine is: a busy one makes some turns slow, a fault
+/// of the program all of them, or every second.
+#[track_caller]
+pub fn eventually_quick(what: &str, limit: Duration, in_a_row: usize, mut turn: impl FnMut() -> Duration) {
+    let deadline = Instant::now() + PATIENCE * 2;
+    let mut took = Vec::new();
+    while took.len() < in_a_row || took[took.len() - in_a_row..].iter().any(|&time| time >= limit) {
+        assert!(Instant::now() < deadline, "never {in_a_row} times in a row within {limit:?}: {what}: {took:?}");
+        took.push(turn());
+    }
+}
+
 /// The moment between two looks at a condition.
 pub fn pause() {
     std::thread::sleep(Duration::from_millis(20));
