@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use harness::node::JSON;
 use harness::{
-    Answer, Client, Deployment, Framing, Home, Line, Next, Node, QUIET, READ_LIMIT, Redis, Reply, eventually, json,
-    on_both_inboxes,
+    Answer, Client, Deployment, Frame, Framing, Home, Line, Next, Node, QUIET, READ_LIMIT, Redis, Reply, eventually,
+    json, on_both_inboxes,
 };
 
 on_both_inboxes!(
@@ -25,7 +25,11 @@ fn broadcast(node: &Node, body: &str) -> Answer {
 
 #[track_caller]
 fn expect_broadcast(client: &mut Line, channel: &str, msg: &str) {
-    let frame = client.expect_frame();
+    check_broadcast(&client.expect_frame(), channel, msg);
+}
+
+#[track_caller]
+fn check_broadcast(frame: &Frame, channel: &str, msg: &str) {
     assert_eq!(frame.names(), ["type", "channel", "msg"], "{}", frame.line);
     assert_eq!(frame.text("channel").as_deref(), Some(channel), "{}", frame.line);
     assert_eq!(frame.kind(), "broadcast", "{}", frame.line);
@@ -129,10 +133,15 @@ fn a_full_socket_gets_whole_frames_and_holds_up_nobody(home: Home) {
     let mut other = node.client("other");
     let big = format!("\"{}\"", "x".repeat(200_000));
     for n in 1..=10 {
-        let start = Instant::now();
-        broadcast(&node, &format!(r#"{{"msg":{big}}}"#)).expect(202);
-        expect_broadcast(&mut other, "payments", &big);
-        assert!(start.elapsed() < Duration::from_secs(10), "{n}: {:?}", start.elapsed());
+        // One is left out if the last has just filled its socket as well, or while its inbox is looked at.
+        eventually("who reads gets it", || {
+            let start = Instant::now();
+            broadcast(&node, &format!(r#"{{"msg":{big}}}"#)).expect(202);
+            let Next::Frame(frame) = other.next(READ_LIMIT) else { return false };
+            check_broadcast(&frame, "payments", &big);
+            assert!(start.elapsed() < Duration::from_secs(10), "{n}: {:?}", start.elapsed());
+            true
+        });
     }
     assert_eq!(node.accept("full", "1"), 1);
     assert_eq!(node.accept("other", "1"), 1);
