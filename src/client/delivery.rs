@@ -111,6 +111,8 @@ pub(crate) struct Delivery {
     newest: Seq,
     /// Somebody has reason to doubt what we know.
     check: bool,
+    /// It was live when that was doubted, and nothing was found since.
+    only_checked: bool,
     early: Early,
     /// Dead letters that were not sent yet: the bell of one may be on its way here.
     dead: BTreeSet<Seq>,
@@ -128,6 +130,7 @@ impl Delivery {
             owed: None,
             newest: Seq(0),
             check: false,
+            only_checked: false,
             early: Early::default(),
             dead: BTreeSet::new(),
             taken_by: 0,
@@ -211,6 +214,7 @@ impl Delivery {
 
     fn fall_behind(&mut self) {
         self.phase = Phase::CatchUp;
+        self.only_checked = false;
         self.early = Early::default();
     }
 
@@ -219,7 +223,9 @@ impl Delivery {
         self.check = true;
         let free = matches!(self.phase, Phase::Live | Phase::WindowFull);
         if free {
+            let was_behind = self.is_behind();
             self.fall_behind();
+            self.only_checked = !was_behind;
         }
         free
     }
@@ -228,6 +234,7 @@ impl Delivery {
     pub(crate) fn took(&mut self, mark: Mark, bytes: usize) {
         self.sent = mark;
         self.newest = self.newest.max(mark.seq);
+        self.only_checked = false;
         let died = self.dead.contains(&mark.seq);
         self.dead.retain(|seq| *seq > mark.seq);
         // One that died while its frame was owed was sent, but nothing waits for its ack.
@@ -312,6 +319,7 @@ impl Delivery {
     /// Live where nothing is left to do, else with whom it has to wait.
     fn settle(&mut self) -> Next {
         let left = self.newest > self.sent.seq;
+        self.only_checked &= self.check;
         self.phase = match (left, self.window.is_full()) {
             _ if self.check => Phase::CatchUp,
             (false, _) => Phase::Live,
@@ -370,6 +378,7 @@ impl Delivery {
         let waited = self.phase == Phase::WindowFull;
         if waited {
             self.phase = Phase::CatchUp;
+            self.only_checked = false;
         }
         waited
     }
@@ -390,9 +399,14 @@ impl Delivery {
         self.sent
     }
 
-    /// Whether nothing waits for the client but what the next bell brings.
-    pub(crate) fn is_live(&self) -> bool {
-        self.phase == Phase::Live
+    /// Whether it has payments to take, or room to make, before anything else. Of one whose inbox is only looked at once
+    /// more, as every client's is now and then, that is not known.
+    pub(crate) fn is_behind(&self) -> bool {
+        match self.phase {
+            Phase::Live => false,
+            Phase::CatchUp => !self.only_checked || self.newest > self.sent.seq,
+            Phase::Claiming | Phase::WindowFull | Phase::Drainer => true,
+        }
     }
 
     /// For the log: the newest that was sent, and how many of it are not acknowledged.

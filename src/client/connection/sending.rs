@@ -119,7 +119,7 @@ impl Connection {
     /// Whether it gets it.
     pub(crate) fn broadcast(self: &Arc<Self>, frame: &Arc<[u8]>) -> bool {
         let mut inner = self.inner.lock();
-        if inner.closed.is_some() || inner.leaving || !inner.rest.is_empty() || !inner.delivery.is_live() {
+        if inner.closed.is_some() || inner.leaving || !inner.rest.is_empty() || inner.delivery.is_behind() {
             return false;
         }
         match self.write(&mut inner, frame, |taken| Owed::of(Arc::clone(frame), taken)) {

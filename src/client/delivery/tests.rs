@@ -103,6 +103,46 @@ fn a_kept_bell_that_rings_again_with_a_larger_payment_counts_once() {
 }
 
 #[test]
+fn who_is_only_looked_at_once_more_is_not_behind_until_something_is_found() {
+    let mut delivery = live(2, 0);
+    pass(&mut delivery, 1);
+    assert!(delivery.wish_check() && !delivery.is_behind());
+    assert!(delivery.wanted().is_some() && !delivery.is_behind());
+    // Doubted again meanwhile.
+    assert!(!delivery.wish_check() && !delivery.is_behind());
+    assert_eq!((delivery.finish_slice(mark(1)), delivery.is_behind()), (Next::CatchUp, false));
+    assert!(delivery.wanted().is_some());
+    assert_eq!((delivery.finish_slice(mark(1)), delivery.is_behind()), (Next::Stay, false));
+
+    // A bell rings while it is looked at.
+    assert!(delivery.wish_check() && delivery.wanted().is_some());
+    assert_eq!((delivery.ring(bell(2)), delivery.is_behind()), (Ring::Nothing, true));
+    assert_eq!(delivery.finish_slice(mark(1)), Next::CatchUp);
+    assert!(delivery.wanted().is_some() && delivery.is_behind());
+    delivery.took(mark(2), 100);
+    // What is found behind it waits for room, and then for catch-up.
+    assert_eq!((delivery.finish_slice(mark(3)), delivery.is_behind()), (Next::Stay, true));
+    assert!(delivery.wish_check() && delivery.is_behind(), "it was behind before");
+    assert!(delivery.wanted().is_some() && delivery.is_behind());
+    assert_eq!((delivery.finish_slice(mark(3)), delivery.is_behind()), (Next::Stay, true));
+    assert!(delivery.ack(Seq(2)).is_some_and(|acked| acked.resume));
+    assert!(delivery.wanted().is_some() && delivery.is_behind());
+    delivery.took(mark(3), 100);
+    assert_eq!((delivery.finish_slice(mark(3)), delivery.is_behind()), (Next::Stay, false));
+
+    // What was looked at and found to be more than there is room for is behind, also once there is some.
+    assert!(delivery.wish_check() && delivery.wanted().is_some());
+    delivery.window_full();
+    assert!(delivery.is_behind() && delivery.ack(Seq(3)).is_some_and(|acked| acked.resume));
+    assert!(delivery.wanted().is_some() && delivery.is_behind());
+
+    let mut delivery = live(2, 0);
+    assert!(delivery.wish_check() && delivery.wanted().is_some());
+    delivery.took(mark(1), 100);
+    assert!(delivery.is_behind(), "in the middle of a slice");
+}
+
+#[test]
 fn a_bell_after_another_predecessor_is_doubted() {
     let mut delivery = live(256, 5);
     let mut bell = bell(6);
