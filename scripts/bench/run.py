@@ -116,9 +116,10 @@ class Processes:
     def start(self, name, command, **environment):
         log = open(self.dir / f"{name}.log", "wb")
         with log:
-            # A session of its own: Ctrl-C is for us, who then end it in order.
+            # A group of its own: Ctrl-C is for us, who then end it in order. No session of its own: Linux would give
+            # each a share of the cores whatever it has to do, and the load generator would wait for what it measures.
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.dir,
-                                       env={**os.environ, **environment}, start_new_session=True)
+                                       env={**os.environ, **environment}, preexec_fn=os.setpgrp)
         self.running.append(process)
         return process
 
@@ -193,7 +194,7 @@ def load(binary, server, work, secs, ports, processes):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PAYRELAY_")}
     children = os.times()
     bench = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             text=True, env=environment, start_new_session=True)
+                             text=True, env=environment, preexec_fn=os.setpgrp)
     try:
         said, before = "", None
         for line in bench.stderr:
