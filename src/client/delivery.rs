@@ -274,6 +274,8 @@ impl Delivery {
             }
             return Some(Wanted { after: self.sent, payments: 0, bytes: 0 });
         }
+        // What it was behind with is to be sent first, also where the inbox cannot be read for a while.
+        self.only_checked &= self.newest <= self.sent.seq;
         // The inbox will say what is the newest; a bell that lied is forgotten with this, and one
         // that rings from here on is not.
         self.newest = self.sent.seq;

@@ -143,6 +143,30 @@ fn who_is_only_looked_at_once_more_is_not_behind_until_something_is_found() {
 }
 
 #[test]
+fn who_is_known_to_have_payments_to_take_is_behind_until_they_are_sent() {
+    // A bell rings before its inbox is looked at, or is the reason for it, or the look shows one and is repeated.
+    let rung = |delivery: &mut Delivery| assert!(delivery.wish_check() && delivery.ring(bell(1)) == Ring::Nothing);
+    let doubted = |delivery: &mut Delivery| {
+        assert_eq!(delivery.ring(Bell { previous_at: 7, ..bell(1) }), Ring::CatchUp);
+    };
+    let shown = |delivery: &mut Delivery| {
+        assert!(delivery.wish_check() && delivery.wanted().is_some());
+        assert!(!delivery.wish_check() && delivery.finish_slice(mark(1)) == Next::CatchUp);
+    };
+    for become_behind in [&rung as &dyn Fn(&mut Delivery), &doubted, &shown] {
+        let mut delivery = live(2, 0);
+        become_behind(&mut delivery);
+        assert!(delivery.is_behind());
+        assert!(delivery.wanted().is_some() && delivery.is_behind());
+        // The inbox cannot be read.
+        assert_eq!(delivery.read_again(), Next::CatchUp);
+        assert!(delivery.wanted().is_some() && delivery.is_behind());
+        delivery.took(mark(1), 100);
+        assert_eq!((delivery.finish_slice(mark(1)), delivery.is_behind()), (Next::Stay, false));
+    }
+}
+
+#[test]
 fn a_bell_after_another_predecessor_is_doubted() {
     let mut delivery = live(256, 5);
     let mut bell = bell(6);
