@@ -252,18 +252,23 @@ mod tests {
 
     #[test]
     fn who_brings_a_bell_alone_routes_it_while_the_thread_sleeps() {
-        // (is the thread asleep, does somebody route, how many bells, how many then wait)
-        for (sleeps, routed, count, then) in
-            [(true, false, 1, 0), (true, false, 2, 2), (false, false, 1, 1), (true, true, 1, 1)]
-        {
+        // (is the thread asleep, does somebody route, or did just now, how many bells, how many then wait)
+        for (sleeps, routed, lately, count, then) in [
+            (true, false, false, 1, 0),
+            (true, false, false, 2, 2),
+            (true, false, true, 1, 1),
+            (false, false, false, 1, 1),
+            (true, true, false, 1, 1),
+        ] {
             let router = nobodys();
             let routed_at = Instant::now();
             eventually("a moment passes", &router, |_| routed_at.elapsed() > 2 * APART);
+            let routed_at = if lately { Instant::now() + LONG } else { routed_at };
             let mut state = router.state.lock();
             (state.sleeps, state.routed, state.routed_at) = (sleeps, routed, routed_at);
             drop(state);
             router.ring(bells(count));
-            assert_eq!(router.waiting(), then, "{sleeps} {routed} {count}");
+            assert_eq!(router.waiting(), then, "{sleeps} {routed} {lately} {count}");
             assert_eq!(router.state.lock().sleeps, sleeps && then == 0, "what waits, the thread is woken for");
         }
     }
