@@ -132,17 +132,22 @@ fn a_full_socket_gets_whole_frames_and_holds_up_nobody(home: Home) {
     let mut full = Client::hello_on(Line::connect_with_small_buffer(node.tcp()), "full", "");
     let mut other = node.client("other");
     let big = format!("\"{}\"", "x".repeat(200_000));
+    let mut missed = 0;
     for n in 1..=10 {
-        // One is left out if the last has just filled its socket as well.
-        eventually("who reads gets it", || {
-            let start = Instant::now();
-            broadcast(&node, &format!(r#"{{"msg":{big}}}"#)).expect(202);
-            let Next::Frame(frame) = other.next(READ_LIMIT) else { return false };
-            check_broadcast(&frame, "payments", &big);
-            assert!(start.elapsed() < Duration::from_secs(10), "{n}: {:?}", start.elapsed());
-            true
-        });
+        let start = Instant::now();
+        broadcast(&node, &format!(r#"{{"msg":{big}}}"#)).expect(202);
+        match other.next(READ_LIMIT) {
+            Next::Frame(frame) => check_broadcast(&frame, "payments", &big),
+            Next::Silence => {
+                missed += 1;
+                continue;
+            }
+            closed => panic!("{n}: {closed:?}"),
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "{n}: {:?}", start.elapsed());
     }
+    // Who reads is left out as well where the one before has just filled its socket.
+    assert!(missed <= 1, "{missed} of ten");
     assert_eq!(node.accept("full", "1"), 1);
     assert_eq!(node.accept("other", "1"), 1);
     other.expect_payment(1, "1");
