@@ -243,7 +243,9 @@ impl Gateway {
     fn ask(&self, node: &Node, body: &[u8], number: u32) -> Http {
         let mut http = node.http_client().patient(PATIENCE + Duration::from_secs(self.time));
         let headers = self.sent_headers(number);
-        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        // tiny_http's server may leave a connection waiting for another's end, where several are opened at once.
+        let headers = headers.iter().map(|(name, value)| (*name, value.as_str())).chain([("Connection", "close")]);
+        let headers: Vec<_> = headers.collect();
         http.ask("POST", &format!("{}?shop=7&x=%41", self.path()), &headers, &numbered(body, number));
         http
     }
