@@ -408,7 +408,7 @@ fn a_panic_in_one_answer_hurts_no_other(home: Home) {
         }));
     });
     held.recv_timeout(LONG).expect("a round is led");
-    // These are one round, the committer's.
+    // These are one round.
     let (tx, rx) = mpsc::channel();
     for n in 2..=5 {
         let tx = tx.clone();

@@ -1,19 +1,22 @@
 //! Group commit: threads that want to store something at the same moment share one round trip to
 //! Redis, or one fsync.
 //!
-//! Who puts a job into the list while nobody leads, leads one round: it takes the list, has the
-//! home run it and complete every job. If more has gathered by then, the `committer` leads until
-//! the list is empty. So no thread ever waits for another's round, and nobody leads for long who
-//! has a socket to read. Both homes use this; what a round does is theirs.
+//! Who puts a job into the list while nobody leads, leads a round: it takes the list, has the
+//! home run it and complete every job. If a few more have gathered by then, it leads these too,
+//! once: waking a thread for them costs more. From there on the `committer` leads until the list
+//! is empty. So no thread ever waits for another's round, and nobody leads for long who has a
+//! socket to read. Both homes use this; what a round does is theirs.
 
 use crate::metrics::histogram::{self, Histogram};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The most jobs of one round.
 pub(crate) const MAX_JOBS: usize = super::MAX_PER_CALL;
 /// The most bytes of one round; one job always fits.
 pub(crate) const MAX_BYTES: usize = 1 << 20;
+/// So many jobs are led behind a round by who led it. Of more, still more gather while the committer wakes.
+const FEW: usize = 4;
 /// The most bytes that may wait in the list.
 pub(crate) const MAX_WAITING_BYTES: usize = 64 << 20;
 
@@ -73,24 +76,22 @@ impl<J: Job> Group<J> {
             }
         }
         let leads = !state.led && !state.jobs.is_empty();
-        let round = if leads { state.take_round() } else { Vec::new() };
         state.led |= leads;
         drop(state);
         let why = if closed { "the node is stopping" } else { "too many payments wait for the store" };
         refused.into_iter().for_each(|job| job.refuse(why));
         if leads {
-            self.lead(round, &run);
+            self.lead(&run);
         }
     }
 
-    /// Runs one round and gives leadership away, whatever happens in it.
-    fn lead(&self, round: Vec<J>, run: &impl Fn(Vec<J>)) {
-        self.rounds.observe(u64::try_from(round.len()).unwrap_or(u64::MAX));
-        // A panic of one round must not stop all others: its jobs were dropped, and said so.
-        if catch_unwind(AssertUnwindSafe(|| run(round))).is_err() {
-            log::error!("a panic in a commit; its payments were answered as unknown");
-        }
+    /// Leads a round, and gives leadership away.
+    fn lead(&self, run: &impl Fn(Vec<J>)) {
         let mut state = self.state.lock();
+        self.run_round(&mut state, run);
+        if (1..=FEW).contains(&state.jobs.len()) {
+            self.run_round(&mut state, run);
+        }
         state.handed_over = !state.jobs.is_empty();
         state.led = state.handed_over;
         // The committer has nothing to do where nothing is left over, but to end once the group is closed.
@@ -98,6 +99,16 @@ impl<J: Job> Group<J> {
         drop(state);
         if is_waited_for {
             self.left_over.notify_one();
+        }
+    }
+
+    fn run_round(&self, state: &mut MutexGuard<'_, State<J>>, run: &impl Fn(Vec<J>)) {
+        let round = state.take_round();
+        self.rounds.observe(u64::try_from(round.len()).unwrap_or(u64::MAX));
+        // A panic of one round must not stop all others: its jobs were dropped, and said so.
+        let ran = MutexGuard::unlocked(state, || catch_unwind(AssertUnwindSafe(|| run(round))));
+        if ran.is_err() {
+            log::error!("a panic in a commit; its payments were answered as unknown");
         }
     }
 
@@ -112,9 +123,8 @@ impl<J: Job> Group<J> {
                 self.left_over.wait(&mut state);
             }
             state.handed_over = false;
-            let round = state.take_round();
             drop(state);
-            self.lead(round, &run);
+            self.lead(&run);
         }
     }
 
@@ -251,6 +261,7 @@ mod tests {
             go_rx.recv_timeout(LONG).expect("told to go on");
             store(jobs);
         };
+        let rest = 2..=2 + FEW as u32;
         thread::scope(|scope| {
             let leader = scope.spawn(|| {
                 group.put_all([Told::new(1, &tell)], slow);
@@ -258,8 +269,7 @@ mod tests {
             });
             let first = begun.recv_timeout(LONG).expect("a round began");
             // These return at once, though a round is under way.
-            group.put_all([Told::new(2, &tell)], slow);
-            group.put_all([Told::new(3, &tell)], slow);
+            rest.clone().for_each(|n| group.put_all([Told::new(n, &tell)], slow));
             assert!(told.is_empty());
             go.send(()).expect("the leader waits");
             // There is no committer yet, and the leader returns all the same.
@@ -272,7 +282,25 @@ mod tests {
             group.close();
             committer.join().expect("no panic");
         });
-        assert_eq!(words(&told), HashMap::from([((2, "stored"), 1), ((3, "stored"), 1)]));
+        assert_eq!(words(&told), rest.map(|n| ((n, "stored"), 1)).collect());
+    }
+
+    #[test]
+    fn a_few_that_gather_are_led_by_the_same_thread_once() {
+        for (gather, led) in [(0, vec![1]), (1, vec![1, 1]), (FEW, vec![1, FEW]), (FEW + 1, vec![1])] {
+            let (group, (tell, told)) = (Group::new(), unbounded());
+            let put = || group.put_all([Told::new(1, &tell)], |_| panic!("a round is under way"));
+            let rounds = Mutex::new(Vec::new());
+            group.put_all([Told::new(1, &tell)], |jobs: Vec<Told>| {
+                rounds.lock().push(jobs.len());
+                store(jobs);
+                (0..gather).for_each(|_| put());
+            });
+            assert_eq!((rounds.into_inner(), group.waiting()), (led.clone(), gather));
+            group.close();
+            group.commit(store);
+            assert_eq!(told.try_iter().count(), led.iter().sum::<usize>() + gather);
+        }
     }
 
     #[test]

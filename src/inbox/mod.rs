@@ -23,7 +23,7 @@
 //!
 //! Callers: HTTP threads and the committer (`accept`), the bookkeeper (`book`), catch-up and the
 //! timer (`read`), HTTP threads (the rest). No method is called under a lock, none waits longer
-//! than [`CALL_LIMIT`] for each 128 of what it was given.
+//! than [`CALL_LIMIT`] for each 128 of what it was given; `accept` once more, for what others gave.
 
 #[cfg(test)]
 mod contract;
@@ -56,8 +56,8 @@ pub(crate) const MAX_COUNTED: usize = 10_000;
 /// The durable queue of every client.
 pub(crate) trait Inbox: Send + Sync {
     /// Stores payments, in their order, and hands each one's `done` what became of it, exactly
-    /// once, from whichever thread leads the commit. Returns at once or after the one round that
-    /// it led itself.
+    /// once, from whichever thread leads the commit. Returns at once or after the rounds that it
+    /// led itself: two at most.
     ///
     /// Once `done` hears `Ok`, the payment is as durable as this home makes it. A payment id seen
     /// within the dedup window stores nothing and names the first one's seq.
