@@ -4,8 +4,9 @@
 //! in `window`, the bells that came ahead of their turn in `early`.
 //!
 //! A client is *live* (the router sends what the bells bring) or *behind* (catch-up sends what
-//! the inbox holds). Whoever learns something about a client that is behind only notes a wish:
-//! the newest seq, or "check". Who holds it gives it away:
+//! the inbox holds). In between it is *checked*: catch-up looks into its inbox, though nothing is
+//! known to wait there. Whoever learns something about a client that is not live only notes a
+//! wish: the newest seq, or "check". Who holds it gives it away:
 //!
 //! ```text
 //!           claimed, all acked                 bell: the next one -> send
@@ -43,6 +44,8 @@ enum Phase {
     Live,
     /// Catch-up has it in its queue or at hand.
     CatchUp,
+    /// The same, but nothing is known to wait: it was live when somebody doubted that, and nothing was found since.
+    Checked,
     /// Nobody: the window is full, or what is next cannot be sent, and the next ack gives it to catch-up.
     WindowFull,
     /// The drainer: the socket was full in the middle of a frame.
@@ -111,8 +114,6 @@ pub(crate) struct Delivery {
     newest: Seq,
     /// Somebody has reason to doubt what we know.
     check: bool,
-    /// It was live when that was doubted, and nothing was found since.
-    only_checked: bool,
     early: Early,
     /// Dead letters that were not sent yet: the bell of one may be on its way here.
     dead: BTreeSet<Seq>,
@@ -130,7 +131,6 @@ impl Delivery {
             owed: None,
             newest: Seq(0),
             check: false,
-            only_checked: false,
             early: Early::default(),
             dead: BTreeSet::new(),
             taken_by: 0,
@@ -159,6 +159,9 @@ impl Delivery {
     pub(crate) fn ring(&mut self, bell: Bell) -> Ring {
         let mark = bell.entry.mark;
         self.newest = self.newest.max(mark.seq);
+        if self.phase == Phase::Checked && self.has_left() {
+            self.phase = Phase::CatchUp;
+        }
         if self.phase != Phase::Live {
             return Ring::Nothing;
         }
@@ -191,7 +194,7 @@ impl Delivery {
         if self.early.keep(bell) {
             return Ring::Kept;
         }
-        self.fall_behind();
+        self.fall_behind(Phase::CatchUp);
         Ring::CatchUp
     }
 
@@ -207,15 +210,23 @@ impl Delivery {
     pub(crate) fn gap_stands(&mut self) -> bool {
         let stands = self.phase == Phase::Live && !self.early.is_empty();
         if stands {
-            self.fall_behind();
+            self.fall_behind(Phase::CatchUp);
         }
         stands
     }
 
-    fn fall_behind(&mut self) {
-        self.phase = Phase::CatchUp;
-        self.only_checked = false;
+    fn fall_behind(&mut self, phase: Phase) {
+        self.phase = phase;
         self.early = Early::default();
+    }
+
+    /// Somebody mentioned one that was not sent yet.
+    fn has_left(&self) -> bool {
+        self.newest > self.sent.seq
+    }
+
+    fn is_catch_ups(&self) -> bool {
+        matches!(self.phase, Phase::CatchUp | Phase::Checked)
     }
 
     /// Somebody doubts what is known here. Whether the client is to go to catch-up for it.
@@ -223,9 +234,8 @@ impl Delivery {
         self.check = true;
         let free = matches!(self.phase, Phase::Live | Phase::WindowFull);
         if free {
-            let was_behind = self.is_behind();
-            self.fall_behind();
-            self.only_checked = !was_behind;
+            let known_to_wait = self.is_behind() || self.has_left();
+            self.fall_behind(if known_to_wait { Phase::CatchUp } else { Phase::Checked });
         }
         free
     }
@@ -234,7 +244,9 @@ impl Delivery {
     pub(crate) fn took(&mut self, mark: Mark, bytes: usize) {
         self.sent = mark;
         self.newest = self.newest.max(mark.seq);
-        self.only_checked = false;
+        if self.phase == Phase::Checked {
+            self.phase = Phase::CatchUp;
+        }
         let died = self.dead.contains(&mark.seq);
         self.dead.retain(|seq| *seq > mark.seq);
         // One that died while its frame was owed was sent, but nothing waits for its ack.
@@ -245,8 +257,7 @@ impl Delivery {
 
     /// The socket took a part of a frame (`owed`), or none of it: the drainer has the client now.
     pub(crate) fn blocked(&mut self, owed: Option<(Mark, usize)>) {
-        self.fall_behind();
-        self.phase = Phase::Drainer;
+        self.fall_behind(Phase::Drainer);
         self.owed = owed.map(|(mark, bytes)| OnWire { mark, bytes });
     }
 
@@ -274,8 +285,6 @@ impl Delivery {
             }
             return Some(Wanted { after: self.sent, payments: 0, bytes: 0 });
         }
-        // What it was behind with is to be sent first, also where the inbox cannot be read for a while.
-        self.only_checked &= self.newest <= self.sent.seq;
         // The inbox will say what is the newest; a bell that lied is forgotten with this, and one
         // that rings from here on is not.
         self.newest = self.sent.seq;
@@ -295,7 +304,7 @@ impl Delivery {
 
     /// A slice was sent whole, and it reached up to here: what lies behind its last entry are dead letters.
     pub(crate) fn passed(&mut self, upto: Mark) {
-        if self.phase == Phase::CatchUp && upto.seq > self.sent.seq {
+        if self.is_catch_ups() && upto.seq > self.sent.seq {
             self.sent = upto;
             self.dead.retain(|seq| *seq > upto.seq);
         }
@@ -309,32 +318,31 @@ impl Delivery {
     /// A slice is sent, as far as it went; `last` was the newest in the inbox when it was read.
     pub(crate) fn finish_slice(&mut self, last: Mark) -> Next {
         self.newest = self.newest.max(last.seq);
-        if self.phase != Phase::CatchUp { Next::Stay } else { self.settle() }
+        if self.is_catch_ups() { self.settle() } else { Next::Stay }
     }
 
     /// The inbox could not be read: the same again, for what was known is not known any more.
     pub(crate) fn read_again(&mut self) -> Next {
         self.check = true;
-        if self.phase == Phase::CatchUp { Next::CatchUp } else { Next::Stay }
+        if self.is_catch_ups() { Next::CatchUp } else { Next::Stay }
     }
 
     /// Live where nothing is left to do, else with whom it has to wait.
     fn settle(&mut self) -> Next {
-        let left = self.newest > self.sent.seq;
-        self.only_checked &= self.check;
-        self.phase = match (left, self.window.is_full()) {
+        self.phase = match (self.has_left(), self.window.is_full()) {
+            (false, _) if self.check && self.phase == Phase::Checked => Phase::Checked,
             _ if self.check => Phase::CatchUp,
             (false, _) => Phase::Live,
             (true, true) => Phase::WindowFull,
             (true, false) => Phase::CatchUp,
         };
-        if self.phase == Phase::CatchUp { Next::CatchUp } else { Next::Stay }
+        if self.is_catch_ups() { Next::CatchUp } else { Next::Stay }
     }
 
     /// Catch-up found no room for what comes next.
     pub(crate) fn window_full(&mut self) {
-        if self.phase == Phase::CatchUp && !self.check {
-            self.phase = Phase::WindowFull;
+        if self.is_catch_ups() {
+            self.phase = if self.check { Phase::CatchUp } else { Phase::WindowFull };
         }
     }
 
@@ -380,7 +388,6 @@ impl Delivery {
         let waited = self.phase == Phase::WindowFull;
         if waited {
             self.phase = Phase::CatchUp;
-            self.only_checked = false;
         }
         waited
     }
@@ -401,14 +408,10 @@ impl Delivery {
         self.sent
     }
 
-    /// Whether it has payments to take, or room to make, before anything else. Of one whose inbox is only looked at once
-    /// more, as every client's is now and then, that is not known.
+    /// Whether it has payments to take, or room to make, before anything else. Of one that is checked, as every client
+    /// is now and then, that is not known.
     pub(crate) fn is_behind(&self) -> bool {
-        match self.phase {
-            Phase::Live => false,
-            Phase::CatchUp => !self.only_checked || self.newest > self.sent.seq,
-            Phase::Claiming | Phase::WindowFull | Phase::Drainer => true,
-        }
+        !matches!(self.phase, Phase::Live | Phase::Checked)
     }
 
     /// For the log: the newest that was sent, and how many of it are not acknowledged.
