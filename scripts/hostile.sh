@@ -36,7 +36,7 @@ trap 'rm -f "$log"' EXIT
 failed=0
 # The names of these tests all have the word in them.
 HOSTILE_COUNT="$count" cargo test "${profile[@]}" --locked --lib hostile -- --nocapture >"$log" 2>&1 || failed=1
-HOSTILE_SOCKETS="$sockets" cargo test "${profile[@]}" --locked --test hostile_mutations -- --nocapture >>"$log" 2>&1 || failed=1
+HOSTILE_SOCKETS="$sockets" cargo test "${profile[@]}" --locked --test promises hostile_mutations:: -- --nocapture >>"$log" 2>&1 || failed=1
 
 if [ "$failed" = 1 ]; then
   cat "$log"

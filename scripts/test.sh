@@ -17,6 +17,6 @@ if [ "${#missing[@]}" -gt 0 ]; then
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 fi
 
-# The longest tests wait for time limits of the contract; more of them at once cost nothing.
+# Many tests wait for time limits of the contract; more of them at once cost nothing.
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}"
 exec cargo test --locked "$@"

@@ -1,8 +1,7 @@
 //! Each call of an operator leaves one line in the log: whose key, from where, what, of which client, and the outcome.
-mod harness;
 
-use harness::node::envelope;
-use harness::{Client, Home, Node, TempDir, http, on_both_inboxes};
+use crate::harness::node::envelope;
+use crate::harness::{Client, Home, Node, TempDir, http, on_both_inboxes};
 
 const OPERATOR: &str = "an-operators-key-of-this-test";
 const READER: &str = "a-readers-key-of-this-test";

@@ -1,8 +1,7 @@
 //! A batch: one payment a line, one result line each, in the same order; a bad line harms no other.
-mod harness;
 
-use harness::node::envelope;
-use harness::{Answer, Home, Node, on_both_inboxes};
+use crate::harness::node::envelope;
+use crate::harness::{self, Answer, Home, Node, on_both_inboxes};
 use serde_json::{Value, json};
 
 on_both_inboxes!(

@@ -1,5 +1,4 @@
 //! `payrelay bench` loads a node, and a server that loses, repeats or changes a payment does not get past its check.
-mod harness;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -7,8 +6,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use harness::program::lock;
-use harness::{Deployment, Exit, Home, Node, Program, READ_LIMIT, TempDir, on_both_inboxes};
+use crate::harness::program::lock;
+use crate::harness::{self, Deployment, Exit, Home, Node, Program, READ_LIMIT, TempDir, on_both_inboxes};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

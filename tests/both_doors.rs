@@ -1,8 +1,7 @@
 //! The HTTP contract holds behind either door: our strict reader, and tiny_http's server.
-mod harness;
 
-use harness::node::{JSON, envelope};
-use harness::{Home, Node, http};
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{self, Home, Node, http};
 
 /// Turns functions that take a door into tests, one for each: `strict::name` and `tiny_http::name`.
 macro_rules! through_both_doors {

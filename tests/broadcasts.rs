@@ -1,12 +1,11 @@
 //! A broadcast reaches every client that is connected and not behind, on every node; nothing is stored, nobody waits.
-mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::node::JSON;
-use harness::{
-    Answer, Client, Deployment, Framing, Home, Line, Mode, Next, Node, Proxy, QUIET, READ_LIMIT, Redis, Reply, Way,
-    eventually, json, on_both_inboxes,
+use crate::harness::node::JSON;
+use crate::harness::{
+    self, Answer, Client, Deployment, Framing, Home, Line, Mode, Next, Node, Proxy, QUIET, READ_LIMIT, Redis, Reply,
+    Way, eventually, json, on_both_inboxes,
 };
 
 on_both_inboxes!(

@@ -1,12 +1,11 @@
 //! The bus over a real Redis: messages arrive as they were emitted, and a lost line is said and mends itself.
-mod harness;
 
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use harness::program::lock;
-use harness::{Mode, PATIENCE, Proxy, Redis, eventually, eventually_within};
+use crate::harness::program::lock;
+use crate::harness::{self, Mode, PATIENCE, Proxy, Redis, eventually, eventually_within};
 use payrelay::bus::{Bus, Event, Subscription, To};
 
 /// A bus with its subscriber thread, stopped when it is dropped.

@@ -1,10 +1,9 @@
 //! A busy client's acknowledgements may be read together, but nobody who needs one waits for that, and none of them is lost.
-mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::node::{JSON, envelope};
-use harness::{Client, Deployment, Home, Http, Node, eventually_quick, on_both_inboxes};
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{Client, Deployment, Home, Http, Node, eventually_quick, on_both_inboxes};
 
 on_both_inboxes!(
     a_sender_that_waits_hears_at_once,

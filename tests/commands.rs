@@ -1,7 +1,6 @@
 //! The other commands: `send`, `listen`, `status`, against a running node.
-mod harness;
 
-use harness::{Home, Node, Program, TempDir, eventually, json};
+use crate::harness::{self, Home, Node, Program, TempDir, eventually, json};
 
 #[test]
 fn send_posts_a_payment() {

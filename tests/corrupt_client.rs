@@ -1,8 +1,7 @@
 //! One client whose keys in Redis hold junk: its posts are refused with a 503, and nobody else notices.
-mod harness;
 
-use harness::line_client::hello;
-use harness::{Answer, Deployment, Node, eventually};
+use crate::harness::line_client::hello;
+use crate::harness::{self, Answer, Deployment, Node, eventually};
 
 fn ids(answer: &Answer) -> Vec<String> {
     let json = answer.json();

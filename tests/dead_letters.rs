@@ -1,8 +1,7 @@
 //! Dead letters: what a client or an operator refused leaves the inbox, holds nothing up, is listed, put back or purged.
-mod harness;
 
-use harness::node::{JSON, envelope};
-use harness::{Deployment, Home, Node, PATIENCE, eventually, on_both_inboxes};
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{self, Deployment, Home, Node, PATIENCE, eventually, on_both_inboxes};
 use serde_json::{Value, json};
 use std::thread;
 

@@ -1,5 +1,4 @@
 //! `payrelay doctor` finds what would break a promise, says how to mend it, exits 1 then, and changes nothing.
-mod harness;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use harness::redis::caught_up;
-use harness::{Exit, Framing, Home, Node, Program, Redis, Reply, TempDir};
+use crate::harness::redis::caught_up;
+use crate::harness::{self, Exit, Framing, Home, Node, Program, Redis, Reply, TempDir};
 
 /// What it printed, by what was looked at.
 struct Diagnosis {

@@ -1,11 +1,10 @@
 //! Promise 6: a doorbell is only a hint. Whatever is published on a node's channel, clients get their inboxes in order.
-mod harness;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use harness::program::lock;
-use harness::{Client, Deployment, QUIET, Redis, eventually};
+use crate::harness::program::lock;
+use crate::harness::{Client, Deployment, QUIET, Redis, eventually};
 use payrelay::bus::{Bus, Event};
 
 /// Publishes on the channel of node n1, whose client is rung. How many of them nobody heard.

@@ -1,12 +1,11 @@
 //! The epoch stays what it was as long as the store loses nothing: whoever leaves, whenever, and however often the way to the store is cut.
-mod harness;
 
 use std::collections::HashMap;
 use std::thread;
 use std::time::Duration;
 
-use harness::node::envelope;
-use harness::{Client, Home, Line, Mode, Node, Proxy, Redis, Way, eventually, eventually_some};
+use crate::harness::node::envelope;
+use crate::harness::{self, Client, Home, Line, Mode, Node, Proxy, Redis, Way, eventually, eventually_some};
 
 /// So that a cut falls into the middle of many answers.
 const CLIENTS: usize = 8;

@@ -1,5 +1,4 @@
 //! Running out of descriptors, threads or memory costs the one connection that needs them; all is well once it is over.
-mod harness;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
@@ -8,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use harness::node::{JSON, envelope};
-use harness::{
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{
     Client, Home, Http, Line, Node, Redis, TempDir, eventually, eventually_some, http, limit, on_both_inboxes, pause,
 };
 use rustix::process::{Resource, getrlimit};

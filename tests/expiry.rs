@@ -1,8 +1,7 @@
 //! `expires_in`: past its time a payment is not delivered any more, and says so to whoever looks.
-mod harness;
 
-use harness::node::{JSON, envelope};
-use harness::{Deployment, Home, Mode, Node, PATIENCE, Proxy, Redis, Reply, eventually, on_both_inboxes};
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{self, Deployment, Home, Mode, Node, PATIENCE, Proxy, Redis, Reply, eventually, on_both_inboxes};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 

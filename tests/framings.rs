@@ -1,10 +1,9 @@
 //! Framing belongs to the listener: lines, u16be and u32be carry the same JSON objects, over the same connection code.
-mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::line_client::hello;
-use harness::{
+use crate::harness::line_client::hello;
+use crate::harness::{
     Client, Deployment, Framing, Home, Line, Next, Node, Payment, READ_LIMIT, TempDir, eventually, on_both_inboxes,
 };
 

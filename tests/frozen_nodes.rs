@@ -1,9 +1,8 @@
 //! A node that was frozen and comes back undoes nothing, takes nobody back, and judges nobody by its own absence.
-mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::{Client, Deployment, Home, Next, Node, QUIET, Reply, eventually, on_both_inboxes};
+use crate::harness::{self, Client, Deployment, Home, Next, Node, QUIET, Reply, eventually, on_both_inboxes};
 
 /// How often all nodes together stored that a payment was acknowledged.
 fn acknowledged(nodes: &[Node]) -> f64 {

@@ -1,8 +1,7 @@
 //! *Gateways*: the notify URL is the proof. Who has another one finds nothing, and the right one never reaches a log.
-mod harness;
 
-use harness::node::{JSON, envelope, ready_line};
-use harness::{Client, Exit, Home, Node, Program, TempDir, eventually_some, http};
+use crate::harness::node::{JSON, envelope, ready_line};
+use crate::harness::{self, Client, Exit, Home, Node, Program, TempDir, eventually_some, http};
 
 const SECRET: &str = "a-secret-of-this-test";
 /// HMAC-SHA256 of `01` under [`SECRET`].

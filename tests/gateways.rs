@@ -1,10 +1,11 @@
 //! *Gateways*: a notification arrives as it was sent, once, and its gateway reads exactly the answer that it knows.
-mod harness;
 
 use std::time::{Duration, Instant};
 
+use crate::harness::{
+    self, Answer, Client, Deployment, Home, Http, Node, PATIENCE, Payment, TempDir, eventually, http,
+};
 use data_encoding::BASE64;
-use harness::{Answer, Client, Deployment, Home, Http, Node, PATIENCE, Payment, TempDir, eventually, http};
 use serde_json::{Value, json};
 
 const SECRET: &str = "a-secret-of-this-test";

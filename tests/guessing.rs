@@ -1,11 +1,10 @@
 //! An address that only ever shows wrong keys, tokens or notify URLs waits for each answer after the tenth, and nobody else does.
-mod harness;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use harness::line_client::hello;
-use harness::{Client, Home, Http, Line, Node, Program, TempDir, http};
+use crate::harness::line_client::hello;
+use crate::harness::{Client, Home, Http, Line, Node, Program, TempDir, http};
 
 const KEY: &str = "a-key-of-this-test";
 const SECOND: Duration = Duration::from_secs(1);

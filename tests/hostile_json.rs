@@ -1,12 +1,10 @@
 //! What is JSON arrives as it was sent, what is not is refused, and what JSON leaves open is decided once, for all ways in.
-mod harness;
-mod hostile;
 
 use std::time::Instant;
 
-use harness::{Answer, Client, Home, Http, Node};
-use hostile::judge::{self, Json, delivered};
-use hostile::{json, mutation};
+use crate::harness::{self, Answer, Client, Home, Http, Node};
+use crate::hostile::judge::{self, Json, delivered};
+use crate::hostile::{json, mutation};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 

@@ -2,17 +2,15 @@
 //! and holds exactly what it said it holds.
 //!
 //! As many as `HOSTILE_SOCKETS` says, else a few hundred; the seed is `HOSTILE_SEED`.
-mod harness;
-mod hostile;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use harness::line_client::hello;
-use harness::{Answer, Client, Deployment, Framing, Home, Line, Next, Node, http};
-use hostile::mutation::{LIMIT, Plan, Random, mutated, run};
-use hostile::{framing, json};
+use crate::harness::line_client::hello;
+use crate::harness::{self, Answer, Client, Deployment, Framing, Home, Line, Next, Node, http};
+use crate::hostile::mutation::{LIMIT, Plan, Random, mutated, run};
+use crate::hostile::{framing, json};
 use serde_json::Value;
 
 /// More than this a node does not grow, whatever it is sent.

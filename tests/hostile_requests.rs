@@ -1,12 +1,10 @@
 //! A request whose end is in doubt is refused, stores nothing and ends its connection; one that is beyond doubt is read.
-mod harness;
-mod hostile;
 
 use std::time::{Duration, Instant};
 
-use harness::node::envelope;
-use harness::{Home, Node, http};
-use hostile::framing::{Case, cases};
+use crate::harness::node::envelope;
+use crate::harness::{self, Home, Node, http};
+use crate::hostile::framing::{Case, cases};
 
 /// What follows each request. Where that is the last one, this must never be seen.
 fn follower() -> String {

@@ -1,8 +1,7 @@
 //! What is wrong is refused with a stable code, and after a 4xx nothing was stored.
-mod harness;
 
-use harness::node::{JSON, envelope};
-use harness::{Answer, Home, Http, Node, http, on_both_inboxes};
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{Answer, Home, Http, Node, http, on_both_inboxes};
 
 on_both_inboxes!(
     a_bad_body_is_refused,

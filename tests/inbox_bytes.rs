@@ -1,8 +1,7 @@
 //! One inbox holds at most 256 MiB, however few payments and dead letters that are: past it 429, and nobody else notices.
-mod harness;
 
-use harness::node::JSON;
-use harness::{Answer, Home, Node, PATIENCE, Redis, eventually_within, on_both_inboxes};
+use crate::harness::node::JSON;
+use crate::harness::{Answer, Home, Node, PATIENCE, Redis, eventually_within, on_both_inboxes};
 
 on_both_inboxes!(an_inbox_is_full_at_256_mib);
 

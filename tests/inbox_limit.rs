@@ -1,10 +1,9 @@
 //! The inbox limit: exactly so many payments wait for a client, counted over all nodes; one more is refused with 429.
-mod harness;
 
 use std::thread;
 
-use harness::node::{JSON, envelope};
-use harness::{Deployment, Home, Node, eventually_some, on_both_inboxes};
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{self, Deployment, Home, Node, eventually_some, on_both_inboxes};
 
 on_both_inboxes!(
     the_limit_is_exact,

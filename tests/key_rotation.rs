@@ -1,6 +1,5 @@
 //! SIGHUP reads keys and secrets again: either is changed without a gap, and a file that is no good changes nothing.
 //! A gateway's notify URLs follow the secret.
-mod harness;
 
 use std::fs;
 use std::process::Command;
@@ -8,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use harness::line_client::hello;
-use harness::node::envelope;
-use harness::{Client, Home, Http, Node, Program, TempDir, eventually};
+use crate::harness::line_client::hello;
+use crate::harness::node::envelope;
+use crate::harness::{Client, Home, Http, Node, Program, TempDir, eventually};
 use rustix::process::Signal;
 
 const OLD: &str = "the-old-one-of-this-test";

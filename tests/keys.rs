@@ -1,9 +1,8 @@
 //! Without a key nothing but the open routes; without a token no client; and nothing unprotected but on loopback.
-mod harness;
 
-use harness::line_client::hello;
-use harness::node::envelope;
-use harness::{Client, Home, Node, Program, TempDir, http};
+use crate::harness::line_client::hello;
+use crate::harness::node::envelope;
+use crate::harness::{Client, Home, Node, Program, TempDir, http};
 
 const KEY: &str = "a-key-of-this-test";
 const SECRET: &str = "a-secret-of-this-test";

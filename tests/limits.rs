@@ -1,5 +1,4 @@
 //! What a node cannot hold it refuses in words; who is inside is served all the same, and who leaves makes room.
-mod harness;
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
@@ -7,9 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-use harness::line_client::hello;
-use harness::node::{JSON, envelope, ready_line};
-use harness::{
+use crate::harness::line_client::hello;
+use crate::harness::node::{JSON, envelope, ready_line};
+use crate::harness::{
     Answer, Client, Home, Http, Line, Next, Node, PATIENCE, READ_LIMIT, Redis, TempDir, eventually, eventually_some,
     http, on_both_inboxes, pause,
 };

@@ -1,8 +1,7 @@
 //! Every limit on a request is the README's figure: one below it and as much are taken, one more is refused.
-mod harness;
 
-use harness::node::{JSON, envelope};
-use harness::{Answer, Home, Node, TempDir, http, limit, on_both_inboxes};
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{self, Answer, Home, Node, TempDir, http, limit, on_both_inboxes};
 use serde_json::Value;
 
 on_both_inboxes!(a_page_of_dead_letters_has_so_many);

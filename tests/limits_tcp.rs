@@ -1,9 +1,8 @@
 //! Every limit on a client is the README's figure: one below it and as much are taken, one more is not.
-mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::{Client, Home, Line, Next, Node, QUIET, limit, on_both_inboxes};
+use crate::harness::{self, Client, Home, Line, Next, Node, QUIET, limit, on_both_inboxes};
 
 on_both_inboxes!(the_window_is_exact, the_window_has_so_many_bytes);
 

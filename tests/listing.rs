@@ -1,9 +1,8 @@
 //! Who is online, who has payments waiting, what is known of one client; and how a client is retired.
-mod harness;
 
-use harness::line_client::hello;
-use harness::node::envelope;
-use harness::{Answer, Deployment, Home, Line, Node, eventually, now_ms, on_both_inboxes};
+use crate::harness::line_client::hello;
+use crate::harness::node::envelope;
+use crate::harness::{Answer, Deployment, Home, Line, Node, eventually, now_ms, on_both_inboxes};
 use serde_json::Value;
 
 on_both_inboxes!(

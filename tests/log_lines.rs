@@ -1,13 +1,12 @@
 //! What is named outside cannot forge a log line, and what is secret is in none, at any level.
-mod harness;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
-use harness::line_client::hello;
-use harness::node::envelope;
-use harness::{Client, Node, Program, Redis, TempDir, eventually, http};
+use crate::harness::line_client::hello;
+use crate::harness::node::envelope;
+use crate::harness::{Client, Node, Program, Redis, TempDir, eventually, http};
 
 /// What a line of a log must not hold: it ends the line, or steers the terminal of who reads it.
 const UNFIT: [char; 6] = ['\r', '\u{1b}', '\u{2028}', '\u{2029}', '\u{85}', '\0'];

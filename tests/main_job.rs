@@ -1,7 +1,6 @@
 //! The main job: a payment that is posted over HTTP reaches its client over TCP, is acknowledged, and leaves the inbox.
-mod harness;
 
-use harness::{Home, Node, json, now_ms, on_both_inboxes};
+use crate::harness::{self, Home, Node, json, now_ms, on_both_inboxes};
 use serde_json::json;
 
 on_both_inboxes!(

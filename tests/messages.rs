@@ -1,7 +1,6 @@
 //! A message arrives token for token as it was sent: numbers, escapes, the order of keys, whatever JSON allows.
-mod harness;
 
-use harness::{Answer, Client, Home, Node, on_both_inboxes};
+use crate::harness::{self, Answer, Client, Home, Node, on_both_inboxes};
 
 on_both_inboxes!(
     every_message_arrives_token_for_token,

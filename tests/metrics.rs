@@ -1,12 +1,11 @@
 //! `/metrics` counts what happened, in Prometheus' words, without naming clients.
-mod harness;
-#[path = "metrics/openmetrics.rs"]
+
 mod openmetrics;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use harness::{Deployment, Home, Line, Node, PATIENCE, eventually, now_ms, on_both_inboxes};
+use crate::harness::{self, Deployment, Home, Line, Node, PATIENCE, eventually, now_ms, on_both_inboxes};
 
 on_both_inboxes!(
     what_happened_is_counted,

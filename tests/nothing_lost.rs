@@ -1,5 +1,4 @@
 //! Promise 1: whatever dies in between, every payment that got a 2xx arrives, and one that was sent again is stored once.
-mod harness;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
@@ -7,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use harness::node::{JSON, envelope};
-use harness::{
-    Client, Deployment, Home, Http, Next, Node, PATIENCE, Proxy, Redis, eventually_some, eventually_within,
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{
+    self, Client, Deployment, Home, Http, Next, Node, PATIENCE, Proxy, Redis, eventually_some, eventually_within,
     on_both_inboxes,
 };
 

@@ -1,12 +1,13 @@
 //! Promise 4: one live connection per client id, over all nodes; the newest wins.
-mod harness;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::line_client::hello;
-use harness::{Client, Deployment, Home, Line, Next, Node, eventually, eventually_within, on_both_inboxes};
+use crate::harness::line_client::hello;
+use crate::harness::{
+    self, Client, Deployment, Home, Line, Next, Node, eventually, eventually_within, on_both_inboxes,
+};
 
 on_both_inboxes!(
     the_newest_connection_replaces_the_older,

@@ -1,11 +1,10 @@
 //! Promise 2, order: a client sees its payments numbered 1, 2, 3, … without gaps, whoever sends them and wherever.
-mod harness;
 
 use std::collections::HashMap;
 use std::thread;
 
-use harness::node::{JSON, envelope};
-use harness::{Client, Deployment, Home, Node, on_both_inboxes};
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{self, Client, Deployment, Home, Node, on_both_inboxes};
 
 on_both_inboxes!(
     many_senders_one_client,

@@ -1,11 +1,10 @@
 //! Redis away while a crowd acknowledges and comes again and again: who comes is told so, the node keeps no socket of who has gone, and every acknowledgement is stored afterwards.
-mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::line_client::hello;
-use harness::node::envelope;
-use harness::{Client, Home, Line, Node, PATIENCE, eventually, eventually_within};
+use crate::harness::line_client::hello;
+use crate::harness::node::envelope;
+use crate::harness::{self, Client, Home, Line, Node, PATIENCE, eventually, eventually_within};
 
 /// More than any queue of the node should have to hold.
 const CROWD: usize = 200;

@@ -1,12 +1,11 @@
 //! Promise 3: one payment id, one payment, from whichever node and however often it is posted.
-mod harness;
 
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use harness::node::{JSON, envelope};
-use harness::{Answer, Deployment, Home, Node, eventually, eventually_some, on_both_inboxes};
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{self, Answer, Deployment, Home, Node, eventually, eventually_some, on_both_inboxes};
 
 on_both_inboxes!(
     a_repeat_is_stored_once,

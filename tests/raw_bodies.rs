@@ -1,7 +1,6 @@
 //! The raw route: the body, of any content type, is the payment.
-mod harness;
 
-use harness::{Answer, Home, Node, on_both_inboxes};
+use crate::harness::{self, Answer, Home, Node, on_both_inboxes};
 
 on_both_inboxes!(
     a_text_arrives_as_a_text_with_its_type,

@@ -1,12 +1,11 @@
 //! `/readyz` follows the store: 503 with the reason while payments cannot be stored, and 200 again by itself once they can, without anybody posting.
-mod harness;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
 
-use harness::{Home, Node, PATIENCE, READ_LIMIT, Redis, eventually, eventually_within};
+use crate::harness::{self, Home, Node, PATIENCE, READ_LIMIT, Redis, eventually, eventually_within};
 
 /// Waits until it says that it is not ready; the reason.
 #[track_caller]

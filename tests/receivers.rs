@@ -1,5 +1,4 @@
 //! Every receiver in scripts/clients does each payment once, in order, and then acknowledges it, whatever is killed.
-mod harness;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::node::{JSON, envelope};
-use harness::{
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{
     Exit, Home, Http, Mode, Node, PATIENCE, Program, Proxy, QUIET, READ_LIMIT, TempDir, Way, eventually,
     eventually_some, free_port, json, on_both_inboxes, pause,
 };

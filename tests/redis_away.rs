@@ -1,11 +1,10 @@
 //! Redis away, frozen or cut off: senders hear it quickly and in words, nothing that was stored is lost, and it heals by itself.
-mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::node::{JSON, envelope};
-use harness::{
-    Answer, Deployment, Home, Mode, Node, PATIENCE, Proxy, READ_LIMIT, Redis, Way, eventually, eventually_some,
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{
+    self, Answer, Deployment, Home, Mode, Node, PATIENCE, Proxy, READ_LIMIT, Redis, Way, eventually, eventually_some,
 };
 
 /// A 503 that says when to come again, and whether it was stored.

@@ -1,7 +1,6 @@
 //! A full Redis refuses new payments and nothing else: clients come, acknowledge and drain it, and then it takes payments again.
-mod harness;
 
-use harness::{Home, Node, eventually};
+use crate::harness::{Home, Node, eventually};
 
 #[test]
 fn a_full_redis_drains_and_takes_payments_again() {

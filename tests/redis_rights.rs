@@ -1,12 +1,11 @@
 //! A Redis user without the right to any channel: payments are stored, delivered and acknowledged all the same, a moment later.
-mod harness;
 
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use harness::node::{JSON, envelope};
-use harness::{Node, PATIENCE, Redis, eventually};
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{Node, PATIENCE, Redis, eventually};
 
 /// Two nodes that may do anything but publish and subscribe.
 fn without_channels() -> (Arc<Redis>, Node, Node) {

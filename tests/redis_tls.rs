@@ -1,12 +1,11 @@
 //! `rediss://`: payments go to Redis over TLS, and only to one whose certificate the system's authorities vouch for.
 #![cfg(feature = "tls")]
-mod harness;
 
 use std::process::Command;
 use std::sync::Arc;
 
-use harness::node::{envelope, ready_line};
-use harness::{Client, Program, Redis, TempDir, eventually, eventually_some, free_port, http};
+use crate::harness::node::{envelope, ready_line};
+use crate::harness::{Client, Program, Redis, TempDir, eventually, eventually_some, free_port, http};
 
 /// An authority, and a certificate for 127.0.0.1 that it has signed.
 struct Certificates {

@@ -1,7 +1,6 @@
 //! Promises 1 and 2 over restarts: what was accepted comes again with the same number, time and epoch; what was acknowledged does not.
-mod harness;
 
-use harness::{Home, Node, eventually, on_both_inboxes};
+use crate::harness::{self, Home, Node, eventually, on_both_inboxes};
 
 on_both_inboxes!(
     pending_payments_survive_a_kill,

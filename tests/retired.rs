@@ -1,10 +1,9 @@
 //! A client that an operator retires leaves nothing behind in Redis, and its payment ids are free again in its new life.
-mod harness;
 
 use std::thread;
 
-use harness::node::{JSON, envelope};
-use harness::{Deployment, Home, PATIENCE, Redis, Reply, eventually, on_both_inboxes};
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{Deployment, Home, PATIENCE, Redis, Reply, eventually, on_both_inboxes};
 
 on_both_inboxes!(payment_ids_are_free_again);
 

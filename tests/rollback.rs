@@ -1,9 +1,8 @@
 //! A store that comes back without its last writes: the client is told with a new epoch, and what comes after is delivered.
-mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::{Client, Home, Next, Node, PATIENCE, Payment, Proxy, Redis, eventually, redis};
+use crate::harness::{self, Client, Home, Next, Node, PATIENCE, Payment, Proxy, Redis, eventually, redis};
 
 /// So that a node looks after its clients every few seconds.
 const OFTEN: [&str; 2] = ["--heartbeat", "2"];

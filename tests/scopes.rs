@@ -1,9 +1,8 @@
 //! A key opens the routes that its scopes name, and nothing else; whoever shows none learns nothing of what there is.
-mod harness;
 
-use harness::line_client::hello;
-use harness::node::envelope;
-use harness::{Home, Http, Node, TempDir, http};
+use crate::harness::line_client::hello;
+use crate::harness::node::envelope;
+use crate::harness::{Home, Http, Node, TempDir, http};
 
 const FULL: &str = "a-full-key-of-this-test";
 const SEND: &str = "a-send-key-of-this-test";

@@ -1,12 +1,11 @@
 //! The load that `payrelay doctor` works out is what it really takes: within a fifth, for messages of 100, 256 and 4,096 bytes.
-mod harness;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
-use harness::node::ready_line;
-use harness::{Http, Node, PATIENCE, Program, Redis, TempDir, eventually_some, pause};
+use crate::harness::node::ready_line;
+use crate::harness::{Http, Node, PATIENCE, Program, Redis, TempDir, eventually_some, pause};
 
 const CLIENTS: usize = 200;
 const EACH: usize = 20;

@@ -1,10 +1,11 @@
 //! Promise 5: a client that does not read, and a sender that does not send, hurt nobody else, and lose nothing.
-mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::node::envelope;
-use harness::{Client, Home, Line, Mode, Node, Proxy, Redis, Way, eventually, eventually_within, on_both_inboxes};
+use crate::harness::node::envelope;
+use crate::harness::{
+    self, Client, Home, Line, Mode, Node, Proxy, Redis, Way, eventually, eventually_within, on_both_inboxes,
+};
 
 on_both_inboxes!(
     a_stalled_client_delays_nobody_and_gets_everything_later,

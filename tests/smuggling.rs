@@ -1,8 +1,7 @@
 //! A request whose length is in doubt is refused and the connection closed: what follows it is never read as a request.
-mod harness;
 
-use harness::node::envelope;
-use harness::{Home, Node, http};
+use crate::harness::node::envelope;
+use crate::harness::{Home, Node, http};
 
 /// A request that nobody sent, hidden behind another: it must never be stored.
 fn hidden() -> String {

@@ -1,12 +1,11 @@
 //! Starting and stopping: it says when it is ready and why it is not, stops in order and in time, and refuses in one line.
-mod harness;
 
 use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use harness::node::{JSON, envelope, ready_line};
-use harness::{Client, Home, Line, Node, PATIENCE, Program, Redis, TempDir, eventually, on_both_inboxes};
+use crate::harness::node::{JSON, envelope, ready_line};
+use crate::harness::{self, Client, Home, Line, Node, PATIENCE, Program, Redis, TempDir, eventually, on_both_inboxes};
 use rustix::process::Signal;
 
 on_both_inboxes!(

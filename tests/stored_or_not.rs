@@ -1,11 +1,10 @@
 //! The word `stored` in a 503 is true: after "no" the payment is nowhere, after "unknown" a repeat with the same payment id makes it exactly one.
-mod harness;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use harness::node::{JSON, envelope};
-use harness::{Answer, Home, Mode, Node, PATIENCE, Proxy, QUIET, Redis, Way, eventually, eventually_some};
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{self, Answer, Home, Mode, Node, PATIENCE, Proxy, QUIET, Redis, Way, eventually, eventually_some};
 
 /// Posts, patiently: while the store is in trouble an answer takes its time.
 #[track_caller]

@@ -1,12 +1,11 @@
 //! A crowd that says nothing locks nobody out: where every place is taken, it makes room, the oldest first.
-mod harness;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use harness::line_client::hello;
-use harness::node::{JSON, envelope};
-use harness::{Client, Home, Http, Line, Node, TempDir, eventually, eventually_some, eventually_within};
+use crate::harness::line_client::hello;
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{self, Client, Home, Http, Line, Node, TempDir, eventually, eventually_some, eventually_within};
 
 const KEY: &str = "a-key-of-this-test-1";
 

@@ -1,10 +1,9 @@
 //! What a client does wrong on its line is answered with a stable code and the end of that connection, and of no other.
-mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::line_client::hello;
-use harness::{Client, Home, Line, Next, Node, TempDir, eventually, eventually_some, limit};
+use crate::harness::line_client::hello;
+use crate::harness::{self, Client, Home, Line, Next, Node, TempDir, eventually, eventually_some, limit};
 
 fn node() -> Node {
     Node::start(Home::Embedded)

@@ -1,10 +1,9 @@
 //! Payments of one client that wait together are sent together, and none of them is held back for it.
-mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::node::envelope;
-use harness::{Deployment, Home, Node, QUIET, eventually_quick, on_both_inboxes};
+use crate::harness::node::envelope;
+use crate::harness::{Deployment, Home, Node, QUIET, eventually_quick, on_both_inboxes};
 
 on_both_inboxes!(
     what_a_window_lets_through_comes_at_once,

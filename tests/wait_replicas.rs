@@ -1,11 +1,10 @@
 //! With `--wait-replicas N` a 2xx says that N replicas have the payment; where they do not, it is a 503 with `"stored":"unknown"`, and so is every repeat until they do.
-mod harness;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use harness::redis::caught_up;
-use harness::{Answer, Mode, Node, Program, Proxy, Redis, Reply, Way, eventually};
+use crate::harness::redis::caught_up;
+use crate::harness::{Answer, Mode, Node, Program, Proxy, Redis, Reply, Way, eventually};
 
 /// What a sender waits at most for such a 503.
 const PROMISED: Duration = Duration::from_secs(2);

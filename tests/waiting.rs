@@ -1,11 +1,10 @@
 //! `?wait`: the sender hears that the client acknowledged, as soon as it did, or gets its 202 when the time is over.
-mod harness;
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::node::{JSON, envelope};
-use harness::{Answer, Deployment, Home, Http, Node, PATIENCE, eventually, on_both_inboxes};
+use crate::harness::node::{JSON, envelope};
+use crate::harness::{Answer, Deployment, Home, Http, Node, PATIENCE, eventually, on_both_inboxes};
 
 on_both_inboxes!(
     the_answer_comes_with_the_acknowledgement,

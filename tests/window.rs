@@ -1,7 +1,6 @@
 //! The window: so many payments, and so many bytes, are on the wire unacknowledged; the rest waits in the inbox.
-mod harness;
 
-use harness::{Client, Home, Node, QUIET, on_both_inboxes};
+use crate::harness::{self, Client, Home, Node, QUIET, on_both_inboxes};
 
 on_both_inboxes!(
     the_window_fills_and_an_ack_refills_it,

@@ -7,7 +7,7 @@
     unreachable_pub,
     unused_imports,
     unused_macros,
-    reason = "every test file compiles the harness as a module of its own and uses a part of it"
+    reason = "the torture test compiles the harness as well, and either uses a part of it"
 )]
 
 pub mod http;

@@ -1,7 +1,7 @@
 //! A real redis-server of the test's own: on a free port, in a temporary directory, killed when it is dropped.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
