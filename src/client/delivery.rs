@@ -44,7 +44,7 @@ enum Phase {
     Live,
     /// Catch-up has it in its queue or at hand.
     CatchUp,
-    /// The same, but nothing is known to wait: it was live when somebody doubted that, and nothing was found since.
+    /// The same, but nothing is known to wait: somebody only doubts that.
     Checked,
     /// Nobody: the window is full, or what is next cannot be sent, and the next ack gives it to catch-up.
     WindowFull,
@@ -329,12 +329,11 @@ impl Delivery {
 
     /// Live where nothing is left to do, else with whom it has to wait.
     fn settle(&mut self) -> Next {
-        self.phase = match (self.has_left(), self.window.is_full()) {
-            (false, _) if self.check && self.phase == Phase::Checked => Phase::Checked,
-            _ if self.check => Phase::CatchUp,
-            (false, _) => Phase::Live,
-            (true, true) => Phase::WindowFull,
-            (true, false) => Phase::CatchUp,
+        self.phase = match (self.has_left(), self.check, self.window.is_full()) {
+            (false, false, _) => Phase::Live,
+            (false, true, _) => Phase::Checked,
+            (true, false, true) => Phase::WindowFull,
+            (true, _, _) => Phase::CatchUp,
         };
         if self.is_catch_ups() { Next::CatchUp } else { Next::Stay }
     }

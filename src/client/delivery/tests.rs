@@ -143,6 +143,18 @@ fn who_is_only_looked_at_once_more_is_not_behind_until_something_is_found() {
 }
 
 #[test]
+fn who_has_taken_all_that_is_known_is_not_behind_for_being_looked_at_again() {
+    let mut delivery = live(256, 0);
+    assert!(delivery.wish_check() && delivery.wanted().is_some());
+    assert_eq!((delivery.ring(bell(1)), delivery.is_behind()), (Ring::Nothing, true));
+    assert!(!delivery.died(Seq(1)), "catch-up has it already");
+    delivery.passed(mark(1));
+    assert_eq!((delivery.finish_slice(mark(1)), delivery.is_behind()), (Next::CatchUp, false));
+    assert!(delivery.wanted().is_some());
+    assert_eq!((delivery.finish_slice(mark(1)), delivery.is_behind()), (Next::Stay, false));
+}
+
+#[test]
 fn who_is_known_to_have_payments_to_take_is_behind_until_they_are_sent() {
     // A bell rings before its inbox is looked at, or is the reason for it, or the look shows one and is repeated.
     let rung = |delivery: &mut Delivery| assert!(delivery.wish_check() && delivery.ring(bell(1)) == Ring::Nothing);
