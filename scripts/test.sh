@@ -17,6 +17,11 @@ if [ "${#missing[@]}" -gt 0 ]; then
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 fi
 
+# Six tests at once may have more than a thousand sockets.
+case "$(ulimit -n)" in
+  unlimited | [4-9]??? | ?????*) ;;
+  *) ulimit -S -n 4096 || true ;;
+esac
 # Many tests wait for time limits of the contract; more of them at once cost nothing.
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-6}"
 exec cargo test --locked "$@"

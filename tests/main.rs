@@ -1,5 +1,5 @@
 //! The promises, one file each, in one program: many tests wait for a limit of the contract, and while one waits, others
-//! run. On 2 cores they take 183 s, and 7 s to link; with a program for each file it was 345 s, and 37 s to link.
+//! run. On 2 cores, six at a time, they take 183 s, and 7 s to link; a program for each file: 345 s, and 37 s to link.
 //!
 //! `cargo test --test promises busy_clients::` runs those of one file.
 

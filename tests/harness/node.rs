@@ -226,7 +226,9 @@ impl Node {
     #[track_caller]
     pub fn under_user(uid: u32, limits: &str, args: &[&str], redis: Option<Arc<Redis>>, dir: Arc<TempDir>) -> Node {
         let program = dir.join("payrelay");
-        std::fs::copy(env!("CARGO_BIN_EXE_payrelay"), &program).expect("a copy that this user may run");
+        // Not by this process: what another test starts meanwhile would hold the copy open for writing, and it could not run.
+        let copied = std::process::Command::new("cp").arg(env!("CARGO_BIN_EXE_payrelay")).arg(&program).status();
+        assert!(copied.expect("cp runs").success(), "a copy that this user may run");
         let args = ["serve", "--http", "127.0.0.1:0", "--tcp", "127.0.0.1:0", "--node", "n1"].iter().chain(args);
         let args: Vec<String> = args.map(|&arg| arg.to_owned()).collect();
         let mut command = std::process::Command::new("bash");
