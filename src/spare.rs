@@ -1,51 +1,67 @@
-//! A descriptor that is kept for saying no: one for each acceptor.
+//! Accepting where no descriptor can be had: one is kept for saying no, for all doors of the process.
 //!
-//! Where no descriptor can be had, `accept` fails, and whoever knocks would wait in the kernel's queue without a word, and
-//! the acceptor try again and again. With the spare one, each is taken, told, and closed.
+//! Without it `accept` would fail, and whoever knocks would wait in the kernel's queue without a word. With it each is
+//! taken, told, and closed. One door at a time has it, from knock to goodbye, and none holds a descriptor while nobody
+//! knocks, as an `accept` that waits does: or else what one door lets go of for a moment would be another's, which could
+//! then let somebody in while the first could not even say no.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-
-use rustix::event::{EventfdFlags, eventfd};
+use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
-/// The descriptor, unless it is in use.
-pub(crate) struct Spare(Option<OwnedFd>);
+/// The descriptor, unless there is none.
+static SPARE: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
-/// A connection that was accepted with it.
-pub(crate) enum Taken {
-    /// There are descriptors again: it may come in.
+/// What became of who knocked.
+pub(crate) enum Accepted {
     Welcome(TcpStream, SocketAddr),
-    /// There are none: it is to be told so.
-    Refused(TcpStream),
+    /// There was no descriptor for it, for this reason; it was told so.
+    Refused(io::Error),
 }
 
-impl Spare {
-    pub(crate) fn new() -> Spare {
-        let mut spare = Spare(None);
-        spare.refill();
-        spare
+/// Waits until somebody knocks, and accepts. Where there is no descriptor to be had, `refuse` says so, without waiting.
+///
+/// # Errors
+///
+/// Nobody was accepted: the listener is shut down, whoever knocked has gone ([`is_the_peers`]), or no descriptor is left
+/// for saying no either.
+pub(crate) fn accept(listener: &TcpListener, refuse: impl FnOnce(&TcpStream)) -> io::Result<Accepted> {
+    // The lock is not held while nobody knocks, whatever became of who did.
+    listener.set_nonblocking(true)?;
+    poll(&mut [PollFd::new(listener, PollFlags::IN)], None)?;
+    let mut spare = SPARE.lock();
+    refill(&mut spare);
+    let error = match listener.accept() {
+        Ok((socket, peer)) => return Ok(Accepted::Welcome(socket, peer)),
+        Err(error) => error,
+    };
+    let is_want = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error())).contains(&error.raw_os_error());
+    if !is_want || spare.take().is_none() {
+        return Err(error);
     }
+    let (socket, peer) = listener.accept()?;
+    // Meanwhile others may have ended.
+    if refill(&mut spare) {
+        return Ok(Accepted::Welcome(socket, peer));
+    }
+    refuse(&socket);
+    drop(socket);
+    refill(&mut spare);
+    Ok(Accepted::Refused(error))
+}
 
-    /// Accepts with the spare descriptor, where `accept` failed with this error for want of one. `None`: it did not, or
-    /// somebody else was quicker. A refused connection must be gone before [`Spare::refill`] is called.
-    pub(crate) fn accept(&mut self, listener: &TcpListener, error: &io::Error) -> Option<Taken> {
-        let is_want = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).contains(&error.raw_os_error()?);
-        if !is_want || self.0.take().is_none() {
-            return None;
-        }
-        // It waits here if nobody knocks: `accept` finds out that there are no descriptors before it looks who is there.
-        let (socket, peer) = listener.accept().ok()?;
-        // Meanwhile others may have ended.
-        Some(if self.refill() { Taken::Welcome(socket, peer) } else { Taken::Refused(socket) })
-    }
+/// Errors that are about one connection which is gone already: the next one may be fine.
+pub(crate) fn is_the_peers(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted | ErrorKind::WouldBlock)
+}
 
-    /// Has a descriptor kept again; false if none can be had.
-    pub(crate) fn refill(&mut self) -> bool {
-        if self.0.is_none() {
-            self.0 = eventfd(0, EventfdFlags::CLOEXEC).ok();
-        }
-        self.0.is_some()
+/// False if none can be had.
+fn refill(spare: &mut Option<OwnedFd>) -> bool {
+    if spare.is_none() {
+        *spare = eventfd(0, EventfdFlags::CLOEXEC).ok();
     }
+    spare.is_some()
 }

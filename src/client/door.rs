@@ -7,11 +7,11 @@ use crate::doorstep::Doorstep;
 use crate::framing::Framing;
 use crate::seldom::Seldom;
 use crate::socket::turn_away;
-use crate::spare::{Spare, Taken};
+use crate::spare::{self, Accepted};
 use crate::thread;
 use rustix::net::sockopt;
 use socket2::{SockRef, TcpKeepalive};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -55,33 +55,25 @@ impl Door {
     pub(crate) fn accept(self: &Arc<Self>, listener: &TcpListener, framing: Framing) {
         let mut pause = PAUSE;
         let mut number = 0u64;
-        let mut spare = Spare::new();
         loop {
-            spare.refill();
-            let accepted = listener.accept();
+            let accepted = spare::accept(listener, |stream| self.turn_away(stream, framing));
             if self.stopping.load(Ordering::Acquire) {
                 return;
             }
             match accepted {
-                Ok((stream, peer)) => {
+                Ok(Accepted::Welcome(stream, peer)) => {
                     pause = PAUSE;
                     number += 1;
                     self.let_in(number, Caller { stream: Arc::new(stream), peer, framing });
                 }
-                Err(e) if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                Ok(Accepted::Refused(error)) => {
+                    self.failing.warn(|| format!("tcp: accept: {error}; connections are refused, or wait"));
+                }
+                Err(error) if spare::is_the_peers(&error) => {}
                 Err(error) => {
                     self.failing.warn(|| format!("tcp: accept: {error}; connections are refused, or wait"));
-                    match spare.accept(listener, &error) {
-                        Some(Taken::Welcome(stream, peer)) => {
-                            number += 1;
-                            self.let_in(number, Caller { stream: Arc::new(stream), peer, framing });
-                        }
-                        Some(Taken::Refused(stream)) => self.turn_away(&stream, framing),
-                        None => {
-                            std::thread::sleep(pause);
-                            pause = (pause * 2).min(LONGEST_PAUSE);
-                        }
-                    }
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }

@@ -3,7 +3,6 @@
 //! It knows who is inside, so that stopping reaches everybody. What happens on a connection is [`super::reader`]'s.
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,7 +19,7 @@ use crate::doorstep::Doorstep;
 use crate::drainer::Drainer;
 use crate::seldom::Seldom;
 use crate::socket::turn_away;
-use crate::spare::{Spare, Taken};
+use crate::spare::{self, Accepted};
 
 /// Enough for a route with everything below it; the default of 2 MiB only costs address space.
 const STACK_BYTES: usize = 256 << 10;
@@ -116,33 +115,25 @@ impl Door {
     pub(crate) fn accept(&self) {
         let mut pause = PAUSE;
         let mut number = 0;
-        let mut spare = Spare::new();
         loop {
-            spare.refill();
-            let accepted = self.listener.accept();
+            let accepted = spare::accept(&self.listener, |socket| self.turn_away(socket));
             if self.lobby.is_stopping() {
                 return;
             }
             match accepted {
-                Ok((socket, peer)) => {
+                Ok(Accepted::Welcome(socket, peer)) => {
                     pause = PAUSE;
                     number += 1;
                     self.let_in(number, socket, peer);
                 }
-                Err(error) if is_the_peers(&error) => {}
+                Ok(Accepted::Refused(error)) => {
+                    self.failing.warn(|| format!("http: accept: {error}; connections are refused, or wait"));
+                }
+                Err(error) if spare::is_the_peers(&error) => {}
                 Err(error) => {
                     self.failing.warn(|| format!("http: accept: {error}; connections are refused, or wait"));
-                    match spare.accept(&self.listener, &error) {
-                        Some(Taken::Welcome(socket, peer)) => {
-                            number += 1;
-                            self.let_in(number, socket, peer);
-                        }
-                        Some(Taken::Refused(socket)) => self.turn_away(&socket),
-                        None => {
-                            thread::sleep(pause);
-                            pause = (pause * 2).min(LONGEST_PAUSE);
-                        }
-                    }
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
@@ -224,11 +215,6 @@ impl Door {
         let bytes = connection::last_words(problem.response());
         turn_away(socket, &bytes);
     }
-}
-
-/// Errors that are about one connection which is gone already: the next one may be fine.
-fn is_the_peers(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted)
 }
 
 impl Lobby {
